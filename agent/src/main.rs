@@ -1,0 +1,2 @@
+//! The edgegate binary.
+fn main() {}
