@@ -1,0 +1,565 @@
+//! The decision: request, policy, places and time in, verdict out.
+
+use crate::explain::{Bytes, Trace};
+use crate::geo::{Geo, same_name};
+use crate::limits::MAX_TARGET;
+use crate::net::canonical;
+use crate::pattern::PatternScratch;
+use crate::policy::{Bindings, Check, ContentJwt, Fallback, OnDeny, Policy, Route, SecureToken, TokenPlace};
+use crate::query::{self, Found};
+use crate::reason::Reason;
+use crate::request::{Facts, Occurs, Request, cookie, header, host_name};
+use crate::secure_token::{self, PARAMETERS};
+use crate::token::{TokenScratch, Unverified};
+use crate::uri::{self, Target};
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+/// What is to happen to the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// It may have the content.
+    Allow {
+        /// Path and query without the token, as they go to the origin.
+        upstream_uri: &'a [u8],
+        /// What identifies the content, independent of who asks: the same for every token.
+        cache_key: &'a [u8],
+        /// The token's `sid`.
+        session: Option<&'a str>,
+    },
+    /// It is refused.
+    Deny {
+        /// Why.
+        reason: Reason,
+        /// The HTTP status to answer with.
+        status: u16,
+    },
+    /// It is refused and sent elsewhere.
+    Redirect {
+        /// The URL to send it to.
+        location: &'a [u8],
+        /// Why.
+        reason: Reason,
+    },
+    /// It is refused and handed to another upstream.
+    Forward {
+        /// That upstream's URL.
+        upstream: &'a str,
+        /// Path and query without the token.
+        upstream_uri: &'a [u8],
+        /// Why.
+        reason: Reason,
+    },
+}
+
+impl Verdict<'_> {
+    /// The reason of anything but [`Verdict::Allow`].
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Allow { .. } => None,
+            Self::Deny { reason, .. } | Self::Redirect { reason, .. } | Self::Forward { reason, .. } => {
+                Some(*reason)
+            }
+        }
+    }
+
+    /// `allow`, `deny`, `redirect` or `forward`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Allow { .. } => "allow",
+            Self::Deny { .. } => "deny",
+            Self::Redirect { .. } => "redirect",
+            Self::Forward { .. } => "forward",
+        }
+    }
+}
+
+/// A verdict and how it came about.
+#[derive(Debug, Clone, Copy)]
+pub struct Decision<'a> {
+    /// What is to happen.
+    pub verdict: Verdict<'a>,
+    /// Index into [`Policy::routes`] of the route that decided.
+    pub route: Option<usize>,
+    /// The `sid` of a token whose signature was good, also when the request was refused after that.
+    pub session: Option<&'a str>,
+    /// Claims that did not hold and were let through by monitor mode.
+    pub monitored: Bindings,
+    /// The path without a leading token: what may be logged. Empty when the target could not be read.
+    pub path: &'a [u8],
+}
+
+/// Memory that a decision works in, so that it allocates nothing. One per thread, used for one request after another.
+#[derive(Debug)]
+pub struct Scratch {
+    token: TokenScratch,
+    patterns: PatternScratch,
+    out: Vec<u8>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scratch {
+    /// Scratch without room for any policy's patterns yet; see [`Scratch::reserve`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self { token: TokenScratch::new(), patterns: PatternScratch::new(), out: Vec::new() }
+    }
+
+    /// Makes room for every decision under this policy. Without it decisions are the same, but the first ones allocate.
+    pub fn reserve(&mut self, policy: &Policy) {
+        let mut longest_template = 0;
+        for route in &policy.routes {
+            if let Check::ContentJwt(check) = &route.check {
+                check.patterns.iter().for_each(|pattern| self.patterns.reserve(pattern, MAX_TARGET));
+            }
+            if let OnDeny::Redirect(template) = &route.on_deny {
+                let fixed: usize = template.parts.iter().map(|part| part.len()).sum();
+                // Percent-encoding makes three bytes of one; host and scheme are within the margin below.
+                longest_template =
+                    longest_template.max(fixed + template.parts.len().saturating_sub(1) * 3 * MAX_TARGET);
+            }
+        }
+        let wanted = 2 * MAX_TARGET + longest_template;
+        self.out.clear();
+        self.out.reserve(wanted);
+    }
+}
+
+/// Decides on one request. `now` is in unix seconds.
+///
+/// Checks run in the order of [`Reason::ALL`], and the first that fails is the reason. Nothing that an unverified token
+/// says has any influence but on which key it is held against.
+pub fn decide<'a, T: Trace>(
+    policy: &'a Policy,
+    request: &Request<'a>,
+    geo: &'a dyn Geo,
+    now: u64,
+    scratch: &'a mut Scratch,
+    trace: &mut T,
+) -> Decision<'a> {
+    let request = Request { client: canonical(request.client), ..*request };
+    let (facts, token_segment) = match admit(policy, request, geo, now, trace) {
+        Ok(admitted) => admitted,
+        Err(reason) => return refused_before_routing(reason),
+    };
+    let path = facts.path;
+    let Scratch { token, patterns, out } = scratch;
+
+    let Some((index, misplaced)) = find_route(policy, &facts, trace) else {
+        let verdict = match policy.fallback {
+            Fallback::Allow => {
+                let upstream_uri = upstream_uri(&facts, core::iter::empty(), out);
+                Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: None }
+            }
+            Fallback::Deny => Verdict::Deny { reason: Reason::NoRoute, status: Reason::NoRoute.status() },
+        };
+        return Decision { verdict, route: None, session: None, monitored: Bindings::default(), path };
+    };
+    let route = &policy.routes[index];
+    let facts = misplaced.unwrap_or(facts);
+    let path = facts.path;
+
+    let mut findings = Findings::default();
+    let outcome = match &route.check {
+        Check::Allow => Ok(()),
+        Check::Deny => Err(Reason::RuleDenied),
+        Check::SecureToken(check) => check_secure_token(check, &facts, now, trace),
+        Check::ContentJwt(check) => {
+            let checker =
+                JwtChecker { policy, check, facts: &facts, token_segment, now, findings: &mut findings };
+            checker.run(token, patterns, trace)
+        }
+    };
+    let verdict = match outcome {
+        Ok(()) => {
+            let upstream_uri = upstream_uri(&facts, stripped_parameters(&route.check), out);
+            Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: findings.session }
+        }
+        Err(reason) => refuse(route, reason, &facts, out),
+    };
+    trace.note("verdict", format_args!("{}", verdict.name()));
+    Decision { verdict, route: Some(index), session: findings.session, monitored: findings.monitored, path }
+}
+
+/// What the checks learn on their way.
+#[derive(Default)]
+struct Findings<'a> {
+    session: Option<&'a str>,
+    monitored: Bindings,
+}
+
+/// The lists and the target: everything before routes. Gives the facts and the token segment of the path.
+fn admit<'a, T: Trace>(
+    policy: &'a Policy,
+    request: Request<'a>,
+    geo: &'a dyn Geo,
+    now: u64,
+    trace: &mut T,
+) -> Result<(Facts<'a>, Option<&'a [u8]>), Reason> {
+    let country = Cell::new(None);
+    prefilter(policy, &request, geo, now, &country, trace)?;
+
+    let target = uri::parse(request.target).map_err(|ambiguity| {
+        trace.note("target", format_args!("{}", ambiguity.text()));
+        Reason::UriAmbiguous
+    })?;
+    let (token_segment, path) = match uri::split_token(target.path) {
+        Some((token, rest)) => (Some(token), rest),
+        None => (None, target.path),
+    };
+    if path.is_empty() {
+        trace.note("target", format_args!("nothing follows the token segment"));
+        return Err(Reason::UriAmbiguous);
+    }
+    trace.note("path", format_args!("{}", Bytes(path)));
+    let host = host_name(target.authority.unwrap_or(request.host));
+    Ok((Facts { request, target, path, host, geo, country }, token_segment))
+}
+
+fn prefilter<T: Trace>(
+    policy: &Policy,
+    request: &Request<'_>,
+    geo: &dyn Geo,
+    now: u64,
+    country: &Cell<Option<Option<crate::geo::Country>>>,
+    trace: &mut T,
+) -> Result<(), Reason> {
+    let lists = &policy.prefilter;
+    if lists.allow.contains(request.client) {
+        trace.note("prefilter", format_args!("{} is on the allow list", request.client));
+        return Ok(());
+    }
+    if lists.deny.contains(request.client) {
+        trace.note("prefilter", format_args!("{} is on the deny list", request.client));
+        return Err(Reason::IpDenied);
+    }
+    let Some(destination) = request.destination else { return Ok(()) };
+    if let Some(service) = lists.services.iter().find(|service| service.covers(destination))
+        && service.applies_at(now)
+    {
+        let found = geo.country(request.client);
+        country.set(Some(found));
+        if !service.admits(found) {
+            trace.note("prefilter", format_args!("country {found:?} may not reach {destination:?}"));
+            return Err(Reason::CountryDenied);
+        }
+    }
+    Ok(())
+}
+
+fn refused_before_routing<'a>(reason: Reason) -> Decision<'a> {
+    Decision {
+        verdict: Verdict::Deny { reason, status: reason.status() },
+        route: None,
+        session: None,
+        monitored: Bindings::default(),
+        path: b"",
+    }
+}
+
+/// The first route whose conditions hold.
+///
+/// Where none does and the default is to deny, the first segment may still be a damaged token that no longer has the
+/// shape of one. The path behind it is then tried, on routes that take a token there; such a request can only be
+/// refused, but with the route's own answer and `token_malformed` instead of `no_route`. The facts for that reading come
+/// along.
+fn find_route<'a, T: Trace>(
+    policy: &'a Policy,
+    facts: &Facts<'a>,
+    trace: &mut T,
+) -> Option<(usize, Option<Facts<'a>>)> {
+    for (index, route) in policy.routes.iter().enumerate() {
+        match route.when.first_failing(facts) {
+            None => {
+                trace.note("route", format_args!("{} decides", route.name));
+                return Some((index, None));
+            }
+            Some(group) if T::ENABLED => {
+                let conditions: Vec<&str> = group.iter().map(|condition| condition.text()).collect();
+                trace.note("route", format_args!("{} not: {}", route.name, conditions.join(" or ")));
+            }
+            Some(_) => {}
+        }
+    }
+    if policy.fallback == Fallback::Allow || facts.path.len() != facts.target.path.len() {
+        return None;
+    }
+    let (_, behind) = uri::first_segment(facts.path);
+    if behind.is_empty() {
+        return None;
+    }
+    let shifted = Facts { path: behind, country: facts.country.clone(), ..*facts };
+    let index =
+        policy.routes.iter().position(|route| takes_path_token(route) && route.when.holds(&shifted))?;
+    let name = &policy.routes[index].name;
+    trace
+        .note("route", format_args!("{name} decides: the first segment is no token but stands in its place"));
+    Some((index, Some(shifted)))
+}
+
+fn takes_path_token(route: &Route) -> bool {
+    matches!(&route.check, Check::ContentJwt(check) if check.places.contains(&TokenPlace::Path))
+}
+
+fn check_secure_token<T: Trace>(
+    check: &SecureToken,
+    facts: &Facts<'_>,
+    now: u64,
+    trace: &mut T,
+) -> Result<(), Reason> {
+    let token = secure_token::Unverified::parse(facts.target.query, check.algorithm)?;
+    if T::ENABLED {
+        let hashed = secure_token::hashed_text(check.algorithm, facts.path, token.e);
+        trace.note("hashed", format_args!("{} of {}", check.algorithm.name(), Bytes(&hashed)));
+        for secret in &check.secrets {
+            trace.note("expected", format_args!("st={}", secret.sign(facts.path, token.e)));
+        }
+    }
+    token.verify(facts.path, &check.secrets, check.max_ttl, now)
+}
+
+/// The checks of one Content JWT.
+struct JwtChecker<'c, 'a> {
+    policy: &'a Policy,
+    check: &'a ContentJwt,
+    facts: &'c Facts<'a>,
+    token_segment: Option<&'a [u8]>,
+    now: u64,
+    findings: &'c mut Findings<'a>,
+}
+
+impl<'a> JwtChecker<'_, 'a> {
+    fn run<T: Trace>(
+        self,
+        scratch: &'a mut TokenScratch,
+        patterns: &mut PatternScratch,
+        trace: &mut T,
+    ) -> Result<(), Reason> {
+        let Self { policy, check, facts, now, .. } = self;
+        let token = self.find_token()?;
+        trace.note("token", format_args!("{} bytes", token.len()));
+
+        let unverified = Unverified::parse(token, scratch)?;
+        let slot = unverified.slot(&policy.keys, now)?;
+        let kid = unverified.kid().unwrap_or_default();
+        trace.note("key", format_args!("kid {kid:?}, slot {}", slot.slot));
+        trace.note("hashed", format_args!("HS256 of {}", Bytes(unverified.signed())));
+        let verified = unverified.verify(&slot.key)?;
+        trace.note("signature", format_args!("good"));
+        self.findings.session = verified.session();
+
+        let claims = verified.claims()?;
+        let (iat, exp) = (claims.iat, claims.exp);
+        trace.note("claims", format_args!("iat {iat}, exp {exp}, now {now}"));
+        let latest = now.saturating_add(policy.leeway);
+        if iat > latest || claims.nbf.is_some_and(|nbf| nbf > latest) {
+            return Err(Reason::NotYetValid);
+        }
+        if exp <= now.saturating_sub(policy.leeway) {
+            return Err(Reason::Expired);
+        }
+        if check.max_lifetime.is_some_and(|most| exp.saturating_sub(iat) > most) {
+            return Err(Reason::LifetimeExceeded);
+        }
+        if claims.sid.is_some_and(|sid| policy.sessions.contains(sid, now)) {
+            return Err(Reason::SessionBlacklisted);
+        }
+
+        let fits = check.patterns.iter().any(|pattern| {
+            let fits = pattern.captures(facts.path, patterns).is_some_and(|groups| {
+                pattern.group_names().iter().enumerate().all(|(index, name)| {
+                    // A group that took no part in the match has no value that could equal the claim.
+                    groups
+                        .get(index)
+                        .and_then(|range| facts.path.get(range))
+                        .is_some_and(|group| claims.equals_group(name, group))
+                })
+            });
+            let outcome = if fits { "fits path and claims" } else { "does not fit" };
+            trace.note("pattern", format_args!("{} {outcome}", pattern.as_str()));
+            fits
+        });
+        if !fits {
+            return Err(Reason::PathMismatch);
+        }
+
+        let client = facts.request.client;
+        let unknown = check.unknown_place_passes;
+        let watch = check.monitored;
+        let seen = &mut self.findings.monitored;
+        let mut bind = |name: &str, holds: bool, watched: bool, reason, seen: &mut bool| {
+            if holds {
+                return Ok(());
+            }
+            let effect = if watched { "let through by monitor mode" } else { "refused" };
+            trace.note("binding", format_args!("{name} does not hold for {client}: {effect}"));
+            *seen = watched;
+            if watched { Ok(()) } else { Err(reason) }
+        };
+        bind("cip", claims.admits_address(client), watch.cip, Reason::IpMismatch, &mut seen.cip)?;
+        if claims.blocks_by_country(now) {
+            let holds = facts.country().map_or(unknown, |country| claims.admits_country(country));
+            bind("geo", holds, watch.geo, Reason::GeoBlocked, &mut seen.geo)?;
+        }
+        if let Some(local) = claims.local {
+            let holds = facts.geo.city_is(client, &mut |name| same_name(name, local)).unwrap_or(unknown);
+            bind("local", holds, watch.local, Reason::LocalityMismatch, &mut seen.local)?;
+        }
+        if claims.names_asn() {
+            let holds = facts.geo.asn(client).map_or(unknown, |number| claims.admits_asn(number));
+            bind("asn", holds, watch.asn, Reason::AsnMismatch, &mut seen.asn)?;
+        }
+        Ok(())
+    }
+
+    /// The token of the first place that has one.
+    fn find_token(&self) -> Result<&'a [u8], Reason> {
+        let headers = self.facts.request.headers;
+        for place in &self.check.places {
+            let found = match place {
+                TokenPlace::Path => match self.path_token()? {
+                    Some(token) => Occurs::Once(token),
+                    None => Occurs::Never,
+                },
+                TokenPlace::Query(name) => {
+                    match self.facts.target.query.map_or(Found::Absent, |q| query::find(q, name)) {
+                        Found::Absent => Occurs::Never,
+                        Found::Once(token) => Occurs::Once(token),
+                        Found::Ambiguous => Occurs::Repeatedly(b""),
+                    }
+                }
+                TokenPlace::Header(name) => match header(headers, name) {
+                    Occurs::Once(value) => Occurs::Once(without_scheme(value)),
+                    other => other,
+                },
+                TokenPlace::Cookie(name) => cookie(headers, name),
+            };
+            match found {
+                Occurs::Never => {}
+                Occurs::Once(token) => return Ok(token),
+                // Whichever copy were taken, another reader might take the other.
+                Occurs::Repeatedly(_) => return Err(Reason::TokenMalformed),
+            }
+        }
+        Err(Reason::TokenMissing)
+    }
+
+    /// The token segment. A first segment in its place that has not the shape of a token is malformed rather than
+    /// missing if something of it was cut off before, or if it consists of three parts.
+    fn path_token(&self) -> Result<Option<&'a [u8]>, Reason> {
+        if self.token_segment.is_some() {
+            return Ok(self.token_segment);
+        }
+        let facts = self.facts;
+        let misplaced = facts.path.len() != facts.target.path.len();
+        let (segment, rest) = uri::first_segment(facts.path);
+        let three_parts = !rest.is_empty() && segment.iter().filter(|&&b| b == b'.').count() == 2;
+        if misplaced || three_parts { Err(Reason::TokenMalformed) } else { Ok(None) }
+    }
+}
+
+fn without_scheme(value: &[u8]) -> &[u8] {
+    let value = value.trim_ascii();
+    match value.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii_start(),
+        _ => value,
+    }
+}
+
+/// The query parameters that carry the check's token.
+fn stripped_parameters(check: &Check) -> impl Iterator<Item = &str> + Clone {
+    let (places, secure): (&[TokenPlace], &[&str]) = match check {
+        Check::ContentJwt(check) => (&check.places, &[]),
+        Check::SecureToken(_) => (&[], &PARAMETERS),
+        Check::Allow | Check::Deny => (&[], &[]),
+    };
+    let named = places.iter().filter_map(|place| match place {
+        TokenPlace::Query(name) => Some(&**name),
+        _ => None,
+    });
+    named.chain(secure.iter().copied())
+}
+
+/// Path and query without any token. Borrowed from the request unless parameters must be cut out of the query.
+fn upstream_uri<'a, 'n>(
+    facts: &Facts<'a>,
+    parameters: impl Iterator<Item = &'n str> + Clone,
+    out: &'a mut Vec<u8>,
+) -> &'a [u8] {
+    let Target { origin_form, path, query, .. } = facts.target;
+    match query {
+        Some(query) if query::mentions(query, parameters.clone()) => {
+            out.clear();
+            out.extend_from_slice(facts.path);
+            query::push_without(out, query, parameters);
+            out
+        }
+        // The path that counts is the end of the whole one, so what follows is already in place.
+        _ => &origin_form[path.len() - facts.path.len()..],
+    }
+}
+
+fn refuse<'a>(route: &'a Route, reason: Reason, facts: &Facts<'a>, out: &'a mut Vec<u8>) -> Verdict<'a> {
+    let parameters = stripped_parameters(&route.check);
+    match &route.on_deny {
+        OnDeny::Status => Verdict::Deny { reason, status: route.statuses.get(reason) },
+        OnDeny::Forward(upstream) => {
+            Verdict::Forward { upstream, upstream_uri: upstream_uri(facts, parameters, out), reason }
+        }
+        OnDeny::Redirect(template) => {
+            out.clear();
+            let mut parts = template.parts.iter();
+            if let Some(first) = parts.next() {
+                out.extend_from_slice(first.as_bytes());
+            }
+            for part in parts {
+                push_return_url(out, facts, parameters.clone());
+                out.extend_from_slice(part.as_bytes());
+            }
+            Verdict::Redirect { location: out, reason }
+        }
+    }
+}
+
+/// Appends the request's absolute URL without its token, percent-encoded so that it fits into a query parameter.
+fn push_return_url<'n>(
+    out: &mut Vec<u8>,
+    facts: &Facts<'_>,
+    parameters: impl Iterator<Item = &'n str> + Clone,
+) {
+    let authority = facts.target.authority.unwrap_or(facts.request.host);
+    push_encoded(out, facts.request.scheme.as_bytes());
+    push_encoded(out, b"://");
+    push_encoded(out, authority);
+    push_encoded(out, facts.path);
+    if let Some(query) = facts.target.query {
+        // The kept part of the query is written once as it is, read from there, and overwritten with its encoded form.
+        let start = out.len();
+        query::push_without(out, query, parameters);
+        let plain = out.len() - start;
+        for index in start..start + plain {
+            let byte = out[index];
+            push_encoded(out, &[byte]);
+        }
+        out.drain(start..start + plain);
+    }
+}
+
+/// Percent-encodes everything but the unreserved characters of RFC 3986.
+fn push_encoded(out: &mut Vec<u8>, bytes: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Tests of the JSON reader.
+
+use super::*;
+use crate::limits::{MAX_DEPTH, MAX_MEMBERS, MAX_NODES};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use proptest::prelude::*;
+
+fn read<T>(text: &str, look: impl FnOnce(Value<'_>) -> T) -> Result<T, JsonError> {
+    let mut bytes = text.as_bytes().to_vec();
+    Tape::new().read(&mut bytes).map(look)
+}
+
+#[test]
+fn well_formed_texts() {
+    for text in [
+        "{}",
+        " \t\r\n{ } ",
+        "[]",
+        "[1,2.5,-0,1e5,1E-5,0.1e+2]",
+        r#"{"a":{"b":[true,false,null,"x"]},"c":"é\u00e9\ud83d\ude00\n\/"}"#,
+        "\"\\u0000\"",
+    ] {
+        assert!(read(text, |_| ()).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn malformed_texts() {
+    for text in [
+        "",
+        " ",
+        "{",
+        "}",
+        "{,}",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "{\"a\" 1}",
+        "{a:1}",
+        "{'a':1}",
+        "[1,]",
+        "[1 2]",
+        "01",
+        "+1",
+        "1.",
+        ".5",
+        "1e",
+        "--1",
+        "-",
+        "0x1",
+        "NaN",
+        "tru",
+        "truex",
+        "nul",
+        "\"",
+        "\"\\",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\u12g4\"",
+        "\"\\ud800\"",
+        "\"\\udc00\"",
+        "\"\\ud800\\u0041\"",
+        "\"\\ud800\\ud800\"",
+        "\"a\nb\"",
+        "\"\\n\u{1}\"",
+        "{}{}",
+        "{} x",
+        "\u{feff}{}",
+        "/**/{}",
+    ] {
+        assert_eq!(read(text, |_| ()).err(), Some(JsonError::Syntax), "{text:?}");
+    }
+    let mut invalid_utf8 = b"\"\xff\"".to_vec();
+    assert_eq!(Tape::new().read(&mut invalid_utf8).err(), Some(JsonError::Syntax));
+}
+
+#[test]
+fn duplicate_names_are_refused_at_every_level() {
+    for text in [
+        r#"{"a":1,"a":1}"#,
+        r#"{"exp":1,"\u0065xp":2}"#,
+        r#"{"\u0065xp":1,"exp":2}"#,
+        r#"{"x":{"a":[],"b":1,"a":{}}}"#,
+        r#"[{"é":1,"\u00e9":1}]"#,
+        r#"{"":1,"":2}"#,
+    ] {
+        assert_eq!(read(text, |_| ()).err(), Some(JsonError::Duplicate), "{text}");
+    }
+    assert!(read(r#"{"a":{"a":{"a":1}},"b":{"a":1}}"#, |_| ()).is_ok());
+}
+
+#[test]
+fn limits_hold_at_their_boundary() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    assert!(read(&nested(MAX_DEPTH), |_| ()).is_ok());
+    assert_eq!(read(&nested(MAX_DEPTH + 1), |_| ()).err(), Some(JsonError::Limit));
+
+    let members = |count: usize| {
+        let list: Vec<String> = (0..count).map(|i| format!("\"{i}\":0")).collect();
+        format!("{{{}}}", list.join(","))
+    };
+    assert!(read(&members(MAX_MEMBERS), |_| ()).is_ok());
+    assert_eq!(read(&members(MAX_MEMBERS + 1), |_| ()).err(), Some(JsonError::Limit));
+
+    let elements = |count: usize| format!("[{}]", ["0"].repeat(count).join(","));
+    assert!(read(&elements(MAX_NODES - 1), |_| ()).is_ok());
+    assert_eq!(read(&elements(MAX_NODES), |_| ()).err(), Some(JsonError::Limit));
+}
+
+#[test]
+fn integers() {
+    for (text, expected) in [
+        ("0", Some(0)),
+        ("9007199254740992", Some(1 << 53)),
+        ("9007199254740993", None),
+        ("99999999999999999999999", None),
+        ("-1", None),
+        ("-0", None),
+        ("1.0", None),
+        ("1e3", None),
+        ("\"1\"", None),
+        ("true", None),
+    ] {
+        assert_eq!(read(text, |v| v.as_integer(1 << 53)), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn members_and_elements() {
+    let text = r#"{"k\u0069d":"a\tb","list":[{"n":1},[2],"3"],"last":null}"#;
+    read(text, |root| {
+        assert_eq!(root.get("kid").and_then(Value::as_str), Some("a\tb"));
+        let list: Vec<Kind> = root.get("list").and_then(Value::as_array).unwrap().map(Value::kind).collect();
+        assert_eq!(list, [Kind::Object, Kind::Array, Kind::String]);
+        assert_eq!(root.get("last").map(Value::kind), Some(Kind::Null));
+        assert!(root.get("n").is_none());
+    })
+    .unwrap();
+}
+
+/// The same value as the reader sees it, in a form that can be compared with the generated one.
+fn render(value: Value<'_>) -> String {
+    match value.kind() {
+        Kind::Null => "null".into(),
+        Kind::Bool => "bool".into(),
+        Kind::Number => String::from_utf8_lossy(value.number().unwrap()).into_owned(),
+        Kind::String => format!("{:?}", value.as_str().unwrap()),
+        Kind::Array => format!("{:?}", value.children().map(render).collect::<Vec<_>>()),
+        Kind::Object => format!(
+            "{{{:?}}}",
+            value
+                .children()
+                .map(|c| (String::from_utf8_lossy(c.name()).into_owned(), render(c)))
+                .collect::<Vec<_>>()
+        ),
+    }
+}
+
+/// A text and its rendering. Every character of a string is written plainly or as an escape, by choice.
+fn document() -> impl Strategy<Value = (String, String)> {
+    let string = prop::collection::vec((any::<char>(), any::<bool>()), 0..8).prop_map(|chars| {
+        let mut text = String::from("\"");
+        let mut plain = String::new();
+        for (c, escape) in chars {
+            plain.push(c);
+            if escape || c < ' ' || c == '"' || c == '\\' {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    text.push_str(&format!("\\u{unit:04x}"));
+                }
+            } else {
+                text.push(c);
+            }
+        }
+        text.push('"');
+        (text, format!("{plain:?}"))
+    });
+    let scalar = prop_oneof![
+        Just((String::from("null"), String::from("null"))),
+        Just((String::from("true"), String::from("bool"))),
+        any::<u32>().prop_map(|n| (format!("{n}"), format!("{n}"))),
+        string,
+    ];
+    scalar.prop_recursive(4, 40, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(|items| {
+                let texts: Vec<&str> = items.iter().map(|i| i.0.as_str()).collect();
+                let renders: Vec<&str> = items.iter().map(|i| i.1.as_str()).collect();
+                (format!("[ {} ]", texts.join(" , ")), format!("{renders:?}"))
+            }),
+            prop::collection::vec(inner, 0..5).prop_map(|items| {
+                let texts: Vec<String> =
+                    items.iter().enumerate().map(|(i, v)| format!("\"k{i}\" : {}", v.0)).collect();
+                let renders: Vec<(String, &str)> =
+                    items.iter().enumerate().map(|(i, v)| (format!("k{i}"), v.1.as_str())).collect();
+                (format!("{{{}}}", texts.join(",")), format!("{{{renders:?}}}"))
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn reads_back_what_was_written((text, expected) in document()) {
+        prop_assert_eq!(read(&text, render), Ok(expected));
+    }
+
+    #[test]
+    fn any_bytes_end_in_a_value_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _either = Tape::new().read(&mut bytes).map(render);
+    }
+
+    #[test]
+    fn any_json_like_text_ends(text in r#"[\[\]{}",:\\u0-9a-f\-.e ]{0,80}"#) {
+        let _either = read(&text, render);
+    }
+}

@@ -1,0 +1,218 @@
+//! HMAC keys with their schedule prepared, and which of them is in force.
+
+use crate::limits::{KEY_SIZE, MAX_KID, MIN_KEY};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// An HMAC-SHA256 key. The key bytes themselves are not kept: only the two hash states that they lead to, which are
+/// overwritten on drop.
+#[derive(Clone)]
+pub struct Key(Hmac<Sha256>);
+
+/// Why a key or a set of slots was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyError {
+    /// Under 16 bytes, whatever is allowed.
+    TooShort {
+        /// Bytes given.
+        size: usize,
+    },
+    /// Not 32 bytes, and no other size is allowed.
+    Size {
+        /// Bytes given.
+        size: usize,
+    },
+    /// The name is empty or longer than 128 bytes.
+    Name,
+    /// A secret without a slot.
+    NoSlots,
+    /// Two slots with the same number.
+    DuplicateSlot {
+        /// The number.
+        slot: u64,
+    },
+}
+
+impl core::fmt::Display for KeyError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooShort { size } => {
+                write!(f, "the key has {size} bytes; under {MIN_KEY} is never accepted")
+            }
+            Self::Size { size } => {
+                write!(
+                    f,
+                    "the key has {size} bytes instead of {KEY_SIZE}; `allow_key_size = true` accepts it"
+                )
+            }
+            Self::Name => write!(f, "a secret's name has 1 to {MAX_KID} bytes"),
+            Self::NoSlots => f.write_str("the secret has no slot"),
+            Self::DuplicateSlot { slot } => write!(f, "slot {slot} is given twice"),
+        }
+    }
+}
+
+impl core::error::Error for KeyError {}
+
+impl Key {
+    /// Prepares a key for HS256.
+    ///
+    /// # Errors
+    /// [`KeyError::TooShort`] under 16 bytes; [`KeyError::Size`] when it is not 32 bytes and `any_size` is false.
+    pub fn new(bytes: &[u8], any_size: bool) -> Result<Self, KeyError> {
+        let size = bytes.len();
+        if size < MIN_KEY {
+            return Err(KeyError::TooShort { size });
+        }
+        if size != KEY_SIZE && !any_size {
+            return Err(KeyError::Size { size });
+        }
+        Self::prepare(bytes).ok_or(KeyError::Size { size })
+    }
+
+    /// Prepares key bytes of any length, for schemes that set no length.
+    pub(crate) fn prepare(bytes: &[u8]) -> Option<Self> {
+        Hmac::new_from_slice(bytes).ok().map(Self)
+    }
+
+    /// The MAC of the parts in sequence.
+    #[must_use]
+    pub fn sign(&self, parts: &[&[u8]]) -> [u8; 32] {
+        self.mac(parts).finalize().into_bytes().into()
+    }
+
+    /// Whether `mac` is the whole MAC of the parts in sequence, compared in constant time.
+    #[must_use]
+    pub fn verify(&self, parts: &[&[u8]], mac: &[u8]) -> bool {
+        self.mac(parts).verify_slice(mac).is_ok()
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
+        for part in parts {
+            mac.update(part);
+        }
+        mac
+    }
+}
+
+impl core::fmt::Debug for Key {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// One generation of a secret.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// The slot verifies tokens whose `iat` is at or after this number (unix seconds) and before the next slot's.
+    pub slot: u64,
+    /// From this instant on (unix seconds) the slot verifies nothing, whatever `iat` a token claims.
+    pub until: Option<u64>,
+    /// The key.
+    pub key: Key,
+}
+
+/// All secrets by `kid`.
+#[derive(Debug, Clone, Default)]
+pub struct KeyRing {
+    slots: HashMap<Box<str>, Vec<Slot>>,
+}
+
+impl KeyRing {
+    /// Adds or replaces a secret.
+    ///
+    /// # Errors
+    /// [`KeyError::Name`], [`KeyError::NoSlots`] or [`KeyError::DuplicateSlot`].
+    pub fn insert(&mut self, kid: &str, mut slots: Vec<Slot>) -> Result<(), KeyError> {
+        if kid.is_empty() || kid.len() > MAX_KID {
+            return Err(KeyError::Name);
+        }
+        if slots.is_empty() {
+            return Err(KeyError::NoSlots);
+        }
+        slots.sort_by_key(|slot| slot.slot);
+        if let Some(pair) = slots.windows(2).find(|pair| pair[0].slot == pair[1].slot) {
+            return Err(KeyError::DuplicateSlot { slot: pair[0].slot });
+        }
+        self.slots.insert(kid.into(), slots);
+        Ok(())
+    }
+
+    /// The slot that verifies a token of this `kid` and `iat`: the one with the greatest number that is not above
+    /// `iat`, unless it has ended. An older slot never steps in for one that has ended.
+    #[must_use]
+    pub fn effective_at(&self, kid: &str, iat: u64, now: u64) -> Option<&Slot> {
+        let slots = self.slots.get(kid)?;
+        let after = slots.partition_point(|slot| slot.slot <= iat);
+        let slot = slots.get(after.checked_sub(1)?)?;
+        slot.until.is_none_or(|until| now < until).then_some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+    use alloc::vec;
+
+    fn slot(slot: u64, until: Option<u64>) -> Slot {
+        Slot { slot, until, key: Key::new(&[7; 32], false).unwrap() }
+    }
+
+    #[test]
+    fn key_sizes() {
+        assert_eq!(Key::new(&[1; 15], true).err(), Some(KeyError::TooShort { size: 15 }));
+        assert_eq!(Key::new(&[], true).err(), Some(KeyError::TooShort { size: 0 }));
+        assert!(Key::new(&[1; 16], true).is_ok());
+        assert_eq!(Key::new(&[1; 31], false).err(), Some(KeyError::Size { size: 31 }));
+        assert!(Key::new(&[1; 32], false).is_ok());
+        assert_eq!(Key::new(&[1; 33], false).err(), Some(KeyError::Size { size: 33 }));
+        assert!(Key::new(&[1; 200], true).is_ok());
+    }
+
+    #[test]
+    fn rfc_4231_case_2() {
+        let key = Key::prepare(b"Jefe").unwrap();
+        let mac = key.sign(&[b"what do ya want ", b"for nothing?"]);
+        let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        let shown: alloc::string::String = mac.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(shown, expected);
+        assert!(key.verify(&[b"what do ya want for nothing?"], &mac));
+        assert!(!key.verify(&[b"what do ya want for nothing?"], &mac[..31]));
+        assert!(!key.verify(&[b"what do ya want for nothing?"], b""));
+    }
+
+    #[test]
+    fn no_key_bytes_in_debug() {
+        let key = Key::new(b"0123456789abcdef0123456789abcdef", false).unwrap();
+        assert_eq!(format!("{key:?}"), "Key(..)");
+    }
+
+    #[test]
+    fn slot_in_force() {
+        let mut ring = KeyRing::default();
+        ring.insert("k", vec![slot(200, None), slot(100, Some(5_000))]).unwrap();
+        let at = |iat, now| ring.effective_at("k", iat, now).map(|s| s.slot);
+        assert_eq!(at(99, 300), None);
+        assert_eq!(at(100, 300), Some(100));
+        assert_eq!(at(199, 4_999), Some(100));
+        assert_eq!(at(199, 5_000), None);
+        assert_eq!(at(200, 9_000), Some(200));
+        assert!(ring.effective_at("K", 200, 300).is_none());
+    }
+
+    #[test]
+    fn refused_rings() {
+        let mut ring = KeyRing::default();
+        assert_eq!(ring.insert("", vec![slot(0, None)]), Err(KeyError::Name));
+        assert_eq!(ring.insert(&"k".repeat(MAX_KID + 1), vec![slot(0, None)]), Err(KeyError::Name));
+        assert_eq!(ring.insert(&"k".repeat(MAX_KID), vec![slot(0, None)]), Ok(()));
+        assert_eq!(ring.insert("k", vec![]), Err(KeyError::NoSlots));
+        let twice = vec![slot(1, None), slot(0, None), slot(1, None)];
+        assert_eq!(ring.insert("k", twice), Err(KeyError::DuplicateSlot { slot: 1 }));
+    }
+}

@@ -1,0 +1,155 @@
+//! Addresses: one spelling each, lists of networks, and the `cip` claim's forms.
+
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv6Addr};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// The one spelling of an address: IPv4-mapped IPv6 is its IPv4.
+#[must_use]
+pub fn canonical(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+/// Reads `192.0.2.1`, `2001:db8::/32` and the like: an address is a network of one. Zone identifiers, leading zeros and
+/// ports are refused; a network within `::ffff:0:0/96` is its IPv4 network.
+#[must_use]
+pub fn parse_net(text: &str) -> Option<IpNet> {
+    let net = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse::<IpNet>().ok()?,
+    };
+    let IpNet::V6(v6) = net else { return Some(net) };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
+        (Some(v4), Some(prefix)) => Ipv4Net::new(v4, prefix).ok().map(IpNet::V4),
+        _ => Some(net),
+    }
+}
+
+/// A set of networks; look-up is logarithmic in their number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetSet {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+impl NetSet {
+    /// The set of all addresses in any of `nets`.
+    pub fn new(nets: impl IntoIterator<Item = IpNet>) -> Self {
+        let mut set = Self::default();
+        for net in nets {
+            match net {
+                IpNet::V4(net) => set.v4.push((net.network().to_bits(), net.broadcast().to_bits())),
+                IpNet::V6(net) => set.v6.push(v6_range(net)),
+            }
+        }
+        set.v4 = merged(set.v4, |end| end.checked_add(1));
+        set.v6 = merged(set.v6, |end| end.checked_add(1));
+        set
+    }
+
+    /// Whether the address, in any of its spellings, is in the set.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match canonical(ip) {
+            IpAddr::V4(v4) => in_ranges(&self.v4, v4.to_bits()),
+            IpAddr::V6(v6) => in_ranges(&self.v6, v6.to_bits()),
+        }
+    }
+
+    /// Whether no address is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+fn v6_range(net: Ipv6Net) -> (u128, u128) {
+    let bits = |address: Ipv6Addr| address.to_bits();
+    (bits(net.network()), bits(net.broadcast()))
+}
+
+/// Sorted ranges without overlap; neighbours are joined.
+fn merged<N: Ord + Copy>(mut ranges: Vec<(N, N)>, after: impl Fn(N) -> Option<N>) -> Vec<(N, N)> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(N, N)> = Vec::with_capacity(ranges.len());
+    for (start, end) in ranges {
+        match joined.last_mut() {
+            Some(last) if after(last.1).is_none_or(|next| start <= next) => last.1 = last.1.max(end),
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
+}
+
+fn in_ranges<N: Ord + Copy>(ranges: &[(N, N)], value: N) -> bool {
+    let after = ranges.partition_point(|&(start, _)| start <= value);
+    after > 0 && value <= ranges[after - 1].1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn spellings() {
+        for (text, net) in [
+            ("192.0.2.1", Some("192.0.2.1/32")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1/32")),
+            ("::ffff:192.0.2.0/120", Some("192.0.2.0/24")),
+            ("2001:db8::1", Some("2001:db8::1/128")),
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("192.0.2.01", None),
+            ("fe80::1%eth0", None),
+            ("192.0.2.1:80", None),
+            ("192.0.2.1/33", None),
+            (" 192.0.2.1", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_net(text), net.map(|n| n.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn both_families_and_mapped_addresses() {
+        let set = NetSet::new(["10.0.0.0/8", "2001:db8::/32"].map(|n| n.parse().unwrap()));
+        for (address, expected) in [
+            ("10.255.255.255", true),
+            ("11.0.0.0", false),
+            ("::ffff:10.0.0.1", true),
+            ("::10.0.0.1", false),
+            ("2001:db8:ffff::", true),
+            ("2001:db9::", false),
+        ] {
+            assert_eq!(set.contains(ip(address)), expected, "{address}");
+        }
+        assert!(!NetSet::default().contains(ip("::")));
+        assert!(NetSet::new(vec!["0.0.0.0/0".parse().unwrap()]).contains(ip("255.255.255.255")));
+        assert!(NetSet::new(vec!["::/0".parse().unwrap()]).contains(ip("ffff::ffff")));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_linear_search(
+            nets in prop::collection::vec((any::<u32>(), 20u8..=32), 0..20),
+            probes in prop::collection::vec(any::<u32>(), 0..40),
+        ) {
+            // Few distinct high bits, so that probes hit.
+            let squeeze = |bits: u32| (bits & 0x0000_3fff) | 0x0a00_0000;
+            let nets: Vec<IpNet> = nets
+                .iter()
+                .map(|&(bits, prefix)| Ipv4Net::new(squeeze(bits).into(), prefix).unwrap().into())
+                .collect();
+            let set = NetSet::new(nets.clone());
+            for probe in probes {
+                let address = IpAddr::V4(squeeze(probe).into());
+                prop_assert_eq!(set.contains(address), nets.iter().any(|net| net.contains(&address)));
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The request target: reduced to origin-form, refused where an origin might read it differently, and split.
+
+use crate::limits::MAX_TARGET;
+
+/// A request target whose path has one reading only. All parts borrow from the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Path and query as they go upstream, without scheme and authority.
+    pub origin_form: &'a [u8],
+    /// The path, percent-encoding left in place.
+    pub path: &'a [u8],
+    /// The query without its `?`, if there is one.
+    pub query: Option<&'a [u8]>,
+    /// The authority of an absolute-form target. It replaces the `Host` header (RFC 9112, 3.2.2).
+    pub authority: Option<&'a [u8]>,
+}
+
+/// What makes a target ambiguous.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ambiguity {
+    /// Neither origin-form nor absolute-form, or an absolute-form with an unusual authority.
+    Form,
+    /// Longer than [`MAX_TARGET`].
+    Length,
+    /// `//`, or no path at all after the token.
+    EmptySegment,
+    /// `.` or `..`, also percent-encoded or followed by `;`.
+    DotSegment,
+    /// `%2f`, `%5c` or a plain backslash.
+    EncodedSeparator,
+    /// A control character or space, also percent-encoded in the path.
+    Control,
+    /// `#`.
+    Fragment,
+    /// A `%` without two hexadecimal digits in the path.
+    Escape,
+}
+
+impl Ambiguity {
+    /// What to tell an operator.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Form => "not a path and not an http URL with a plain authority",
+            Self::Length => "target over 16 KiB",
+            Self::EmptySegment => "empty path segment",
+            Self::DotSegment => "dot segment",
+            Self::EncodedSeparator => "backslash or encoded separator",
+            Self::Control => "control character or space",
+            Self::Fragment => "fragment",
+            Self::Escape => "malformed percent escape",
+        }
+    }
+}
+
+/// Reads a request target.
+///
+/// # Errors
+/// The first [`Ambiguity`] found.
+pub fn parse(target: &[u8]) -> Result<Target<'_>, Ambiguity> {
+    if target.len() > MAX_TARGET {
+        return Err(Ambiguity::Length);
+    }
+    let (authority, origin_form) = if target.first() == Some(&b'/') {
+        (None, target)
+    } else {
+        let (authority, rest) = split_absolute(target).ok_or(Ambiguity::Form)?;
+        (Some(authority), rest)
+    };
+    let path_len = check_path(origin_form)?;
+    let (path, query) = origin_form.split_at(path_len);
+    let query = query.get(1..);
+    if let Some(query) = query {
+        check_query(query)?;
+    }
+    Ok(Target { origin_form, path, query, authority })
+}
+
+/// The path's leading segment, where it has the shape of a JWT, and the path after it.
+///
+/// The shape is that of an encoded JSON object (`{` and then a quote, white space or `}`) with a dot behind it. It is
+/// deliberately wider than a good token, so that a damaged one is still taken out of the path and refused as such, and
+/// narrow enough that no ordinary file or folder has it.
+#[must_use]
+pub fn split_token(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (segment, rest) = first_segment(path);
+    let opens_object = matches!(segment.get(..3)?, b"eyJ" | b"eyA" | b"ewo" | b"ew0" | b"ewk" | b"e30");
+    (opens_object && segment.contains(&b'.')).then_some((segment, rest))
+}
+
+/// The first segment without its slash, and the rest with its slash.
+#[must_use]
+pub(crate) fn first_segment(path: &[u8]) -> (&[u8], &[u8]) {
+    let body = path.get(1..).unwrap_or_default();
+    body.split_at(body.iter().position(|&b| b == b'/').unwrap_or(body.len()))
+}
+
+/// The bytes of `text` with percent escapes decoded; an escape that is not one stays as it is.
+pub(crate) fn percent_decoded(text: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    let mut rest = text;
+    core::iter::from_fn(move || {
+        if let [b'%', high, low, tail @ ..] = rest
+            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
+        {
+            rest = tail;
+            return Some(high << 4 | low);
+        }
+        let (&first, tail) = rest.split_first()?;
+        rest = tail;
+        Some(first)
+    })
+}
+
+/// `http://authority/…` into the authority and the origin-form. A missing path is `/`, but only without a query:
+/// `http://host?query` has no bytes that could be passed on as they are.
+fn split_absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    let after_scheme = ["http://", "https://"].iter().find_map(|scheme| {
+        target
+            .get(..scheme.len())
+            .filter(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+            .map(|_| &target[scheme.len()..])
+    })?;
+    let end = after_scheme.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(after_scheme.len());
+    let (authority, rest) = after_scheme.split_at(end);
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    if authority.is_empty() || !authority.iter().all(plain) {
+        return None;
+    }
+    match rest.first() {
+        None => Some((authority, b"/")),
+        Some(b'/') => Some((authority, rest)),
+        Some(_) => None,
+    }
+}
+
+/// Checks the path at the start of `origin_form` and returns its length.
+fn check_path(origin_form: &[u8]) -> Result<usize, Ambiguity> {
+    let mut at = 0;
+    while let Some(&byte) = origin_form.get(at) {
+        match byte {
+            b'?' => return Ok(at),
+            b'/' => {
+                let segment = &origin_form[at + 1..];
+                match segment.first() {
+                    Some(b'/') => return Err(Ambiguity::EmptySegment),
+                    Some(b'.' | b'%') if is_dot_segment(segment) => return Err(Ambiguity::DotSegment),
+                    _ => {}
+                }
+            }
+            b'%' => {
+                let digit = |index: usize| origin_form.get(index).copied().and_then(hex);
+                match (digit(at + 1), digit(at + 2)) {
+                    (Some(high), Some(low)) => match high << 4 | low {
+                        b'/' | b'\\' => return Err(Ambiguity::EncodedSeparator),
+                        0..=0x1f | 0x7f => return Err(Ambiguity::Control),
+                        _ => at += 2,
+                    },
+                    _ => return Err(Ambiguity::Escape),
+                }
+            }
+            b'\\' => return Err(Ambiguity::EncodedSeparator),
+            b'#' => return Err(Ambiguity::Fragment),
+            0..=b' ' | 0x7f => return Err(Ambiguity::Control),
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(at)
+}
+
+fn check_query(query: &[u8]) -> Result<(), Ambiguity> {
+    for &byte in query {
+        match byte {
+            b'#' => return Err(Ambiguity::Fragment),
+            0..=b' ' | 0x7f => return Err(Ambiguity::Control),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the segment at the start of `rest` is `.` or `..` to anyone: also percent-encoded, and also with a path
+/// parameter (`..;x`), which some origins cut off before they resolve the dots.
+fn is_dot_segment(rest: &[u8]) -> bool {
+    let mut rest = rest;
+    for _ in 0..2 {
+        rest = match rest {
+            [b'.', tail @ ..] | [b'%', b'2', b'e' | b'E', tail @ ..] => tail,
+            _ => return false,
+        };
+        match rest {
+            [] | [b'/' | b'?' | b'#' | b';', ..] | [b'%', b'3', b'b' | b'B', ..] => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+const fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn ambiguous_targets() {
+        let cases: &[(&str, Ambiguity)] = &[
+            ("", Ambiguity::Form),
+            ("*", Ambiguity::Form),
+            ("host:443", Ambiguity::Form),
+            ("ftp://h/x", Ambiguity::Form),
+            ("http://user@h/x", Ambiguity::Form),
+            ("http:///x", Ambiguity::Form),
+            ("http://h?x", Ambiguity::Form),
+            ("//", Ambiguity::EmptySegment),
+            ("//h/x", Ambiguity::EmptySegment),
+            ("/a//b", Ambiguity::EmptySegment),
+            ("/.", Ambiguity::DotSegment),
+            ("/./a", Ambiguity::DotSegment),
+            ("/a/..", Ambiguity::DotSegment),
+            ("/a/../b", Ambiguity::DotSegment),
+            ("/a/%2e%2E/b", Ambiguity::DotSegment),
+            ("/a/.%2e", Ambiguity::DotSegment),
+            ("/a/%2e?x", Ambiguity::DotSegment),
+            ("/a/..;x/b", Ambiguity::DotSegment),
+            ("/a/..%3bx/b", Ambiguity::DotSegment),
+            ("/a%2fb", Ambiguity::EncodedSeparator),
+            ("/a%5Cb", Ambiguity::EncodedSeparator),
+            ("/a\\b", Ambiguity::EncodedSeparator),
+            ("/a%00", Ambiguity::Control),
+            ("/a%0a", Ambiguity::Control),
+            ("/a%7f", Ambiguity::Control),
+            ("/a\tb", Ambiguity::Control),
+            ("/a b", Ambiguity::Control),
+            ("/a?x y", Ambiguity::Control),
+            ("/a#b", Ambiguity::Fragment),
+            ("/a?b#c", Ambiguity::Fragment),
+            ("/a%", Ambiguity::Escape),
+            ("/a%2", Ambiguity::Escape),
+            ("/a%zz", Ambiguity::Escape),
+            ("/a%2?x", Ambiguity::Escape),
+        ];
+        for (target, expected) in cases {
+            assert_eq!(parse(target.as_bytes()).err(), Some(*expected), "{target}");
+        }
+    }
+
+    #[test]
+    fn plain_targets_keep_their_bytes() {
+        for target in ["/", "/a/", "/a.b/..c/...", "/a%20b/%2ehidden", "/a;p=1/b", "/a?%zz&//..\\"] {
+            let parsed = parse(target.as_bytes()).unwrap_or_else(|e| panic!("{target}: {e:?}"));
+            assert_eq!(parsed.origin_form, target.as_bytes());
+            assert_eq!(parsed.authority, None);
+        }
+        let absolute = parse(b"HTTPS://h.example:8443/a?b").unwrap();
+        assert_eq!(absolute.authority, Some(&b"h.example:8443"[..]));
+        assert_eq!((absolute.path, absolute.query), (&b"/a"[..], Some(&b"b"[..])));
+        assert_eq!(parse(b"http://h").unwrap().path, b"/");
+        assert_eq!(parse(b"/a?").unwrap().query, Some(&b""[..]));
+    }
+
+    #[test]
+    fn target_length_is_bounded() {
+        let mut target = vec![b'a'; MAX_TARGET];
+        target[0] = b'/';
+        assert!(parse(&target).is_ok());
+        target.push(b'a');
+        assert_eq!(parse(&target).err(), Some(Ambiguity::Length));
+    }
+
+    #[test]
+    fn token_segment_shape() {
+        let split = |path: &'static str| split_token(path.as_bytes()).map(|(t, r)| (t.to_vec(), r.to_vec()));
+        assert_eq!(split("/eyJ.a.b/x/y"), Some((b"eyJ.a.b".to_vec(), b"/x/y".to_vec())));
+        assert_eq!(split("/eyJ.a.b"), Some((b"eyJ.a.b".to_vec(), b"".to_vec())));
+        assert_eq!(split("/eyes.png"), None);
+        assert_eq!(split("/eyJabc/x"), None);
+        assert_eq!(split("/jquery.min.js"), None);
+        assert_eq!(split("/"), None);
+    }
+
+    #[test]
+    fn percent_decoding() {
+        let decoded: Vec<u8> = percent_decoded(b"a%41%zz%4%").collect();
+        assert_eq!(decoded, b"aA%zz%4%");
+    }
+}
