@@ -1,2 +1,4 @@
 //! The edgegate binary.
+mod demo;
+
 fn main() {}
