@@ -1,0 +1,309 @@
+//! The gateway: a reverse proxy that lets good requests through, without their token.
+
+use crate::config::{self, Upstream};
+use crate::judge::{Answer, Asked, Judge, Judged};
+use crate::message::{Body, Refusal, answer, closing, forwarded_client, remove_hop_by_hop, single};
+use crate::server::{Connection, Handler, Limits};
+use crate::snapshot::Snapshot;
+use crate::upstream::{Failure, UpstreamTimeouts, Upstreams};
+use crate::wire::{ClientTimeouts, HeadFacts};
+use http::header::{COOKIE, EXPECT, HOST, HeaderName, LOCATION};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+use validator_core::{Check, Reason, TokenPlace, split_cookie};
+
+/// Fields that the gateway sets upstream. What a client sends under these names, or under a spelling that an origin may
+/// take for them, goes no further.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const SESSION: HeaderName = HeaderName::from_static("x-edgegate-session");
+const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
+const OWN_PREFIX: &str = "x-edgegate-";
+
+/// The gateway of a process.
+pub struct Gateway {
+    judge: Judge,
+    upstreams: Upstreams,
+}
+
+/// What a request says about who sent it, after trust was applied.
+struct Origin {
+    client: IpAddr,
+    scheme: &'static str,
+    /// The `X-Forwarded-For` to extend; `None` where the client's own is not believed.
+    forwarded_for: Option<String>,
+}
+
+impl Gateway {
+    /// A gateway that decides by `judge`.
+    #[must_use]
+    pub fn new(judge: Judge, upstreams: Upstreams) -> Self {
+        Self { judge, upstreams }
+    }
+
+    async fn proxy(
+        &self,
+        settings: &config::Gateway,
+        upstream: &Upstream,
+        path: &[u8],
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        // The path went through the same parser when it came in, so this holds.
+        let Ok(path) = PathAndQuery::try_from(path) else {
+            return self.failed(Failure::Broken);
+        };
+        let pool = self.upstreams.pool(upstream, upstream_timeouts(settings));
+        match pool.send(request, path).await {
+            Ok(response) => {
+                let mut response = response.map(Either::Right);
+                *response.version_mut() = http::Version::HTTP_11;
+                remove_hop_by_hop(response.headers_mut());
+                response
+            }
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> Response<Body> {
+        let (status, reason) = failure.answer();
+        self.judge.metrics().upstream_failures.with_label_values(&[reason]).inc();
+        let response = answer(status, reason);
+        // After a body that ended badly nothing on the connection can be told apart any more.
+        if failure == Failure::ClientBody { closing(response) } else { response }
+    }
+
+    async fn handle_trusted(
+        &self,
+        snapshot: Arc<Snapshot>,
+        mut request: Request<Incoming>,
+        connection: Connection,
+        facts: HeadFacts,
+    ) -> Result<Response<Body>, Refusal> {
+        // A listener exists only where the configuration has a gateway, and reloads cannot take it away.
+        let Some(settings) = &snapshot.config.gateway else {
+            return Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "no_gateway" });
+        };
+        let origin = origin(request.headers(), connection, settings)?;
+        let target = target(&request, facts);
+        let judged = {
+            let host = request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
+            let asked = Asked {
+                method: request.method().as_str(),
+                target: &target,
+                scheme: origin.scheme,
+                host,
+                client: origin.client,
+                destination: connection.local,
+                headers: request.headers(),
+            };
+            self.judge.judge(Arc::clone(&snapshot), &asked)
+        };
+        Ok(match &judged.answer {
+            Answer::Allow { upstream_uri, session, .. } => {
+                prepare_upstream(&mut request, &judged, &origin, connection, session.as_deref());
+                self.proxy(settings, &settings.upstream, upstream_uri, request).await
+            }
+            Answer::Forward { upstream, upstream_uri, .. } => {
+                prepare_upstream(&mut request, &judged, &origin, connection, None);
+                match Upstream::parse(upstream) {
+                    Ok(upstream) => self.proxy(settings, &upstream, upstream_uri, request).await,
+                    Err(_) => self.failed(Failure::Unreachable),
+                }
+            }
+            Answer::Deny { reason, status } => {
+                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::FORBIDDEN);
+                denial(settings, &judged, status, *reason)
+            }
+            Answer::Redirect { location, reason } => {
+                let mut response = denial(settings, &judged, StatusCode::FOUND, *reason);
+                match HeaderValue::from_bytes(location) {
+                    Ok(location) => drop(response.headers_mut().insert(LOCATION, location)),
+                    // Templates are checked at load and what is filled in is percent-encoded.
+                    Err(_) => *response.status_mut() = StatusCode::FORBIDDEN,
+                }
+                response
+            }
+        })
+    }
+}
+
+impl Handler for Gateway {
+    const NAME: &'static str = "gateway";
+
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: Connection,
+        facts: HeadFacts,
+    ) -> Response<Body> {
+        let snapshot = self.judge.snapshot();
+        match self.handle_trusted(snapshot, request, connection, facts).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                self.refused(refusal);
+                closing(answer(refusal.status, refusal.reason))
+            }
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        self.judge.metrics().bad_requests.with_label_values(&[Self::NAME, refusal.reason]).inc();
+    }
+
+    fn limits(&self) -> Limits {
+        let snapshot = self.judge.snapshot();
+        let settings = snapshot.config.gateway.as_ref();
+        let trusted = settings.filter(|s| s.proxy_protocol).map(|s| Arc::new(s.trusted_proxies.clone()));
+        Limits {
+            timeouts: settings.map_or(
+                ClientTimeouts { header: Duration::from_secs(10), body: Duration::from_secs(30) },
+                |s| ClientTimeouts { header: s.header_timeout, body: s.body_timeout },
+            ),
+            keepalive: settings.map_or(Duration::from_secs(75), |s| s.keepalive_timeout),
+            proxy_protocol: trusted,
+        }
+    }
+}
+
+fn upstream_timeouts(settings: &config::Gateway) -> UpstreamTimeouts {
+    UpstreamTimeouts { connect: settings.connect_timeout, answer: settings.upstream_timeout }
+}
+
+/// Who sent the request. A peer is believed about others only if it is a trusted proxy; on a unix socket it is whoever
+/// may open the socket.
+fn origin(headers: &HeaderMap, connection: Connection, settings: &config::Gateway) -> Result<Origin, Refusal> {
+    let trusted = match connection.peer {
+        Some(peer) => settings.trusted_proxies.contains(peer),
+        None => true,
+    };
+    let peer = connection.peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    if !trusted {
+        return Ok(Origin { client: peer, scheme: "http", forwarded_for: None });
+    }
+    let client = forwarded_client(headers, peer, &settings.trusted_proxies)?;
+    let scheme = match single(headers, FORWARDED_PROTO.as_str())? {
+        Some(proto) if proto.as_bytes().eq_ignore_ascii_case(b"https") => "https",
+        _ => "http",
+    };
+    let lines: Vec<&str> = headers.get_all(&FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+    Ok(Origin { client, scheme, forwarded_for: (!lines.is_empty()).then(|| lines.join(", ")) })
+}
+
+/// The target as it came over the wire, but for the text of a fragment, which hyper drops: that there was one is enough
+/// to refuse it.
+fn target(request: &Request<Incoming>, facts: HeadFacts) -> Vec<u8> {
+    let uri = request.uri();
+    let mut target = match (uri.scheme(), uri.path_and_query()) {
+        (None, Some(path)) if uri.authority().is_none() => path.as_str().as_bytes().to_vec(),
+        _ => uri.to_string().into_bytes(),
+    };
+    if facts.fragment {
+        target.push(b'#');
+    }
+    target
+}
+
+/// Makes of the client's request the one that goes upstream; only the URI is set later.
+fn prepare_upstream(
+    request: &mut Request<Incoming>,
+    judged: &Judged,
+    origin: &Origin,
+    connection: Connection,
+    session: Option<&str>,
+) {
+    let authority = request.uri().authority().cloned();
+    let headers = request.headers_mut();
+    remove_hop_by_hop(headers);
+    headers.remove(EXPECT);
+    if let Some(Ok(host)) = authority.map(|authority| HeaderValue::from_str(authority.as_str())) {
+        headers.insert(HOST, host);
+    }
+    remove_own_names(headers);
+    if let Some(index) = judged.route
+        && let Check::ContentJwt(check) = &judged.snapshot.config.policy.routes[index].check
+    {
+        check.places.iter().for_each(|place| remove_token(headers, place));
+    }
+    // On a unix socket there is no address to add.
+    let forwarded_for = match (&origin.forwarded_for, connection.peer) {
+        (Some(earlier), Some(peer)) => Some(format!("{earlier}, {peer}")),
+        (Some(earlier), None) => Some(earlier.clone()),
+        (None, Some(peer)) => Some(peer.to_string()),
+        (None, None) => None,
+    };
+    if let Some(Ok(value)) = forwarded_for.map(HeaderValue::try_from) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme));
+    // A session with bytes that no header can carry is simply not told.
+    if let Some(Ok(session)) = session.map(HeaderValue::from_str) {
+        headers.insert(SESSION, session);
+    }
+}
+
+fn remove_own_names(headers: &mut HeaderMap) {
+    let own = |name: &HeaderName| {
+        let folded = name.as_str().replace('_', "-");
+        folded.starts_with(OWN_PREFIX)
+            || folded == FORWARDED_FOR.as_str()
+            || folded == FORWARDED_PROTO.as_str()
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|name| own(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Takes a token out of the header fields; the ones in the URI are gone already.
+fn remove_token(headers: &mut HeaderMap, place: &TokenPlace) {
+    match place {
+        TokenPlace::Path | TokenPlace::Query(_) => {}
+        TokenPlace::Header(name) => drop(headers.remove(&**name)),
+        TokenPlace::Cookie(name) => {
+            let kept: Vec<Vec<u8>> = headers
+                .get_all(COOKIE)
+                .iter()
+                .flat_map(|line| line.as_bytes().split(|&b| b == b';'))
+                .map(<[u8]>::trim_ascii)
+                .filter(|pair| !pair.is_empty())
+                .filter(|pair| split_cookie(pair).is_none_or(|(key, _)| key != name.as_bytes()))
+                .map(<[u8]>::to_vec)
+                .collect();
+            headers.remove(COOKIE);
+            if !kept.is_empty()
+                && let Ok(line) = HeaderValue::from_bytes(&kept.join(&b"; "[..]))
+            {
+                headers.insert(COOKIE, line);
+            }
+        }
+    }
+}
+
+fn denial(
+    settings: &config::Gateway,
+    judged: &Judged,
+    status: StatusCode,
+    reason: Reason,
+) -> Response<Body> {
+    let mut response = answer(status, if settings.deny_body { reason.name() } else { "" });
+    let headers = response.headers_mut();
+    if settings.deny_body {
+        headers.insert(REASON, HeaderValue::from_static(reason.name()));
+    }
+    add_deny_headers(headers, judged);
+    response
+}
+
+/// Adds what the route wants on its refusals.
+pub fn add_deny_headers(headers: &mut HeaderMap, judged: &Judged) {
+    if let Some(index) = judged.route {
+        for (name, value) in &judged.snapshot.config.routes[index].deny_headers {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Between listeners and the validator: asks for a decision, counts it, logs it, and gives it an owned form.
+
+use crate::clock::Clock;
+use crate::logging::{Limiter, redacted};
+use crate::metrics::{Metrics, NO_ROUTE};
+use crate::snapshot::{Live, Snapshot};
+use http::HeaderMap;
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+use validator_core::{Decision, Headers, Reason, Request, Scratch, Verdict, decide};
+
+/// Decides for every listener of the process.
+#[derive(Clone)]
+pub struct Judge {
+    live: Live,
+    clock: Clock,
+    metrics: Metrics,
+    denials: Arc<Limiter>,
+}
+
+/// What a listener knows of a request.
+pub struct Asked<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The request target as received.
+    pub target: &'a [u8],
+    /// `http` or `https`, as the client sees it.
+    pub scheme: &'a str,
+    /// The `Host` header, empty where there is none.
+    pub host: &'a [u8],
+    /// The client's address.
+    pub client: IpAddr,
+    /// Where the client connected to, where known.
+    pub destination: Option<SocketAddr>,
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// A verdict that outlives its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The content may be had.
+    Allow {
+        /// Path and query without the token.
+        upstream_uri: Vec<u8>,
+        /// What identifies the content.
+        cache_key: Vec<u8>,
+        /// The token's `sid`.
+        session: Option<String>,
+    },
+    /// Refused with this status.
+    Deny {
+        /// Why.
+        reason: Reason,
+        /// The status.
+        status: u16,
+    },
+    /// Refused and sent elsewhere.
+    Redirect {
+        /// Where to.
+        location: Vec<u8>,
+        /// Why.
+        reason: Reason,
+    },
+    /// Refused and handed to another upstream.
+    Forward {
+        /// That upstream's URL.
+        upstream: String,
+        /// Path and query without the token.
+        upstream_uri: Vec<u8>,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// An answer, the route that gave it, and the snapshot it was given under.
+pub struct Judged {
+    /// The answer.
+    pub answer: Answer,
+    /// Index of the route.
+    pub route: Option<usize>,
+    /// Everything else that the request is to be handled by.
+    pub snapshot: Arc<Snapshot>,
+}
+
+struct Fields<'a>(&'a HeaderMap);
+
+impl Headers for Fields<'_> {
+    fn each_value<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
+        self.0.get_all(name).iter().for_each(|value| each(value.as_bytes()));
+    }
+}
+
+/// Scratch of a thread and the version of the snapshot that it has room for.
+struct Prepared {
+    version: u64,
+    scratch: Scratch,
+}
+
+thread_local! {
+    static PREPARED: RefCell<Prepared> = RefCell::new(Prepared { version: 0, scratch: Scratch::new() });
+}
+
+impl Judge {
+    /// A judge of the snapshot in force.
+    #[must_use]
+    pub fn new(live: Live, clock: Clock, metrics: Metrics) -> Self {
+        Self { live, clock, metrics, denials: Arc::default() }
+    }
+
+    /// The snapshot in force, for what must be known before a decision.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.live.current()
+    }
+
+    /// The counters of the process.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Decides on one request under one snapshot.
+    #[must_use]
+    pub fn judge(&self, snapshot: Arc<Snapshot>, asked: &Asked<'_>) -> Judged {
+        let fields = Fields(asked.headers);
+        let request = Request {
+            method: asked.method,
+            target: asked.target,
+            scheme: asked.scheme,
+            host: asked.host,
+            client: asked.client,
+            destination: asked.destination.map(|destination| (destination.ip(), destination.port())),
+            headers: &fields,
+        };
+        let now = self.clock.now();
+        let (answer, route) = PREPARED.with_borrow_mut(|prepared| {
+            if prepared.version != snapshot.version {
+                prepared.scratch.reserve(&snapshot.config.policy);
+                prepared.version = snapshot.version;
+            }
+            let started = Instant::now();
+            let decision =
+                decide(&snapshot.config.policy, &request, &snapshot.geo, now, &mut prepared.scratch, &mut ());
+            self.metrics.decision.observe(started.elapsed().as_secs_f64());
+            self.report(&snapshot, asked, &decision, now);
+            (Answer::from(decision.verdict), decision.route)
+        });
+        Judged { answer, route, snapshot }
+    }
+
+    fn report(&self, snapshot: &Snapshot, asked: &Asked<'_>, decision: &Decision<'_>, now: u64) {
+        let verdict = decision.verdict.name();
+        let reason = decision.verdict.reason();
+        snapshot.counters.count(decision.route, verdict, reason, decision.monitored);
+
+        let route = || decision.route.map_or(NO_ROUTE, |index| &*snapshot.config.policy.routes[index].name);
+        let client = asked.client;
+        for claim in decision.monitored.names() {
+            tracing::warn!(
+                claim,
+                %client,
+                route = route(),
+                session = decision.session,
+                path = redacted(decision.path),
+                "mismatch let through by monitor mode"
+            );
+        }
+        match reason {
+            None => tracing::debug!(%client, route = route(), path = redacted(decision.path), "allowed"),
+            Some(reason) if tracing::enabled!(tracing::Level::INFO) => {
+                if let Some(suppressed) = self.denials.admit(now) {
+                    tracing::info!(
+                        %reason,
+                        verdict,
+                        %client,
+                        method = asked.method,
+                        route = route(),
+                        session = decision.session,
+                        path = redacted(decision.path),
+                        suppressed,
+                        "refused"
+                    );
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+impl From<Verdict<'_>> for Answer {
+    fn from(verdict: Verdict<'_>) -> Self {
+        match verdict {
+            Verdict::Allow { upstream_uri, cache_key, session } => Self::Allow {
+                upstream_uri: upstream_uri.to_vec(),
+                cache_key: cache_key.to_vec(),
+                session: session.map(str::to_owned),
+            },
+            Verdict::Deny { reason, status } => Self::Deny { reason, status },
+            Verdict::Redirect { location, reason } => Self::Redirect { location: location.to_vec(), reason },
+            Verdict::Forward { upstream, upstream_uri, reason } => {
+                Self::Forward { upstream: upstream.to_owned(), upstream_uri: upstream_uri.to_vec(), reason }
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What gateway and auth listener have in common about HTTP messages.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use std::net::{IpAddr, SocketAddr};
+use validator_core::net::{NetSet, canonical};
+
+/// A body of our own, or one that is passed through.
+pub type Body = Either<Full<Bytes>, Incoming>;
+
+/// A request that is refused for its HTTP, before anything is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// What the body, logs and metrics call it.
+    pub reason: &'static str,
+}
+
+impl Refusal {
+    /// A request that two readers may understand differently.
+    pub const BAD_REQUEST: Self = Self { status: StatusCode::BAD_REQUEST, reason: "bad_request" };
+    /// A request line over its limit.
+    pub const URI_TOO_LONG: Self = Self { status: StatusCode::URI_TOO_LONG, reason: "uri_too_long" };
+    /// A header block over its limit.
+    pub const HEADERS_TOO_LARGE: Self =
+        Self { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason: "headers_too_large" };
+    /// A peer that may not ask.
+    pub const PEER_UNTRUSTED: Self = Self { status: StatusCode::FORBIDDEN, reason: "peer_untrusted" };
+}
+
+/// A short answer of our own, never stored by anybody. `text` is the whole body, without a line end when empty.
+#[must_use]
+pub fn answer(status: StatusCode, text: &'static str) -> Response<Body> {
+    let body = if text.is_empty() { Bytes::new() } else { Bytes::from(format!("{text}\n")) };
+    let mut response = Response::new(Either::Left(Full::new(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// An answer after which the connection closes.
+#[must_use]
+pub fn closing(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The value of a header that must not occur twice.
+///
+/// # Errors
+/// [`Refusal::BAD_REQUEST`] when it does.
+pub fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h HeaderValue>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Refusal::BAD_REQUEST),
+    }
+}
+
+/// The client's address by `X-Forwarded-For`, as told by trusted peers: the right-most entry that is none of them.
+/// Without the header it is the peer.
+///
+/// # Errors
+/// [`Refusal::BAD_REQUEST`] for an entry that is no address: whoever is behind it cannot be judged.
+pub fn forwarded_client(headers: &HeaderMap, peer: IpAddr, trusted: &NetSet) -> Result<IpAddr, Refusal> {
+    let mut client = peer;
+    let lines: Vec<&HeaderValue> = headers.get_all("x-forwarded-for").iter().collect();
+    for line in lines.into_iter().rev() {
+        let text = line.to_str().map_err(|_| Refusal::BAD_REQUEST)?;
+        for entry in text.rsplit(',') {
+            client = parse_address(entry.trim()).ok_or(Refusal::BAD_REQUEST)?;
+            if !trusted.contains(client) {
+                return Ok(client);
+            }
+        }
+    }
+    Ok(client)
+}
+
+/// An address, with or without a port and, for IPv6, brackets.
+pub fn parse_address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).map(canonical)
+}
+
+/// Removes the fields that concern one connection only (RFC 9110, 7.6.1): those that `Connection` lists and those
+/// that are so by definition.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        // Framing and routing are not a client's to remove; a listed `Host` would change what the origin serves.
+        .filter(|name| !matches!(name.as_str(), "host" | "content-length" | "transfer-encoding"))
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+    for name in
+        ["connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "upgrade", "http2-settings"]
+    {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn the_client_is_the_last_that_no_trusted_peer_vouches_beyond() {
+        let trusted = NetSet::new(["10.0.0.0/8".parse().unwrap()]);
+        let peer: IpAddr = "10.0.0.1".parse().unwrap();
+        for (value, client) in [
+            ("192.0.2.1", Ok("192.0.2.1")),
+            ("203.0.113.9, 192.0.2.1, 10.0.0.2", Ok("192.0.2.1")),
+            ("10.0.0.3, 10.0.0.2", Ok("10.0.0.3")),
+            ("[2001:db8::1]:443", Ok("2001:db8::1")),
+            ("2001:db8::1", Ok("2001:db8::1")),
+            ("::ffff:192.0.2.1", Ok("192.0.2.1")),
+            ("192.0.2.1:1234", Ok("192.0.2.1")),
+            ("unknown", Err(Refusal::BAD_REQUEST)),
+            ("192.0.2.1,", Err(Refusal::BAD_REQUEST)),
+            ("junk, 192.0.2.1", Ok("192.0.2.1")),
+        ] {
+            let found = forwarded_client(&headers(&[("x-forwarded-for", value)]), peer, &trusted);
+            assert_eq!(found, client.map(|c| c.parse().unwrap()), "{value}");
+        }
+        let two_lines = headers(&[("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "192.0.2.1, 10.0.0.9")]);
+        assert_eq!(forwarded_client(&two_lines, peer, &trusted), Ok("192.0.2.1".parse().unwrap()));
+        assert_eq!(forwarded_client(&HeaderMap::new(), peer, &trusted), Ok(peer));
+    }
+
+    #[test]
+    fn hop_by_hop_fields_go_and_framing_stays() {
+        let mut map = headers(&[
+            ("connection", "close, X-Secret, Host, Content-Length"),
+            ("x-secret", "1"),
+            ("host", "h"),
+            ("content-length", "3"),
+            ("te", "trailers"),
+            ("upgrade", "websocket"),
+            ("accept", "*/*"),
+        ]);
+        remove_hop_by_hop(&mut map);
+        let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "content-length", "host"]);
+    }
+}

@@ -1,0 +1,140 @@
+//! Counters for Prometheus. No label holds anything that a client can choose.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use std::sync::{Arc, OnceLock};
+use validator_core::{Bindings, Reason};
+
+/// Bounds of `edgegate_decision_seconds`: from a quarter of a microsecond to one millisecond.
+const DECISION_BOUNDS: [f64; 10] = [250e-9, 500e-9, 1e-6, 2e-6, 4e-6, 8e-6, 16e-6, 64e-6, 256e-6, 1e-3];
+
+/// The label of requests that no route decided.
+pub const NO_ROUTE: &str = "-";
+
+/// Every metric of the process.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    verdicts: IntCounterVec,
+    monitored: IntCounterVec,
+    /// Time spent deciding.
+    pub decision: Histogram,
+    /// Version of the configuration in force.
+    pub snapshot_version: IntGauge,
+    /// Reloads that were refused.
+    pub reload_failures: IntCounter,
+    /// Requests refused for their HTTP, before any decision.
+    pub bad_requests: IntCounterVec,
+    /// Requests whose upstream did not answer.
+    pub upstream_failures: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// None in practice: names and labels are fixed and distinct.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let verdicts =
+            counters("edgegate_verdicts_total", "Decisions by outcome.", &["route", "verdict", "reason"])?;
+        let monitored = counters(
+            "edgegate_monitored_total",
+            "Claims that did not hold and were let through by monitor mode.",
+            &["claim"],
+        )?;
+        let bad_requests = counters(
+            "edgegate_bad_requests_total",
+            "Requests refused for their HTTP before any decision.",
+            &["listener", "reason"],
+        )?;
+        let upstream_failures =
+            counters("edgegate_upstream_failures_total", "Requests whose upstream failed.", &["reason"])?;
+        let build = counters("edgegate_build_info", "The running version.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
+
+        let decision = Histogram::with_opts(
+            HistogramOpts::new("edgegate_decision_seconds", "Time spent deciding.")
+                .buckets(DECISION_BOUNDS.to_vec()),
+        )?;
+        registry.register(Box::new(decision.clone()))?;
+        let snapshot_version =
+            IntGauge::new("edgegate_snapshot_version", "Version of the configuration in force.")?;
+        registry.register(Box::new(snapshot_version.clone()))?;
+        let reload_failures = IntCounter::new("edgegate_reload_failures_total", "Refused reloads.")?;
+        registry.register(Box::new(reload_failures.clone()))?;
+        Ok(Self {
+            registry,
+            verdicts,
+            monitored,
+            decision,
+            snapshot_version,
+            reload_failures,
+            bad_requests,
+            upstream_failures,
+        })
+    }
+
+    /// The counters of a set of routes.
+    #[must_use]
+    pub fn for_routes(&self, names: impl IntoIterator<Item = String>) -> RouteCounters {
+        let routes = names.into_iter().chain([NO_ROUTE.to_owned()]).map(PerRoute::new).collect();
+        RouteCounters { verdicts: self.verdicts.clone(), monitored: self.monitored.clone(), routes }
+    }
+
+    /// The text exposition format.
+    ///
+    /// # Errors
+    /// When a metric is inconsistent, which registration rules out.
+    pub fn render(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Counters of a configuration's routes. A counter is looked up by name once, when it is first needed.
+pub struct RouteCounters {
+    verdicts: IntCounterVec,
+    monitored: IntCounterVec,
+    routes: Vec<PerRoute>,
+}
+
+struct PerRoute {
+    name: String,
+    /// Allowed, then one for each reason. A route has one kind of refusal, so the reason alone names the series.
+    outcomes: Arc<[OnceLock<IntCounter>]>,
+}
+
+impl PerRoute {
+    fn new(name: String) -> Self {
+        let outcomes = (0..=Reason::ALL.len()).map(|_| OnceLock::new()).collect();
+        Self { name, outcomes }
+    }
+}
+
+impl RouteCounters {
+    /// Counts a decision; `route` is its index, `None` for requests that no route decided.
+    pub fn count(
+        &self,
+        route: Option<usize>,
+        verdict: &'static str,
+        reason: Option<Reason>,
+        monitored: Bindings,
+    ) {
+        let index = route.unwrap_or(self.routes.len() - 1);
+        let Some(route) = self.routes.get(index) else { return };
+        let outcome = reason.map_or(0, |reason| reason as usize + 1);
+        route.outcomes[outcome]
+            .get_or_init(|| {
+                let reason = reason.map_or("", Reason::name);
+                self.verdicts.with_label_values(&[route.name.as_str(), verdict, reason])
+            })
+            .inc();
+        for claim in monitored.names() {
+            self.monitored.with_label_values(&[claim]).inc();
+        }
+    }
+}

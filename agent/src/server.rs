@@ -1,0 +1,187 @@
+//! Serving HTTP/1.1: connections accepted, bounded, watched and drained. What to answer is a [`Handler`]'s business.
+
+use crate::message::{Body, Refusal, answer, closing};
+use crate::proxy_protocol;
+use crate::socket::{Listener, Socket};
+use crate::wire::{ClientTimeouts, HeadFacts, MAX_HEADER_BLOCK, MAX_HEADERS, MAX_REQUEST_LINE, Wire};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use validator_core::net::NetSet;
+
+/// Pause after the system refused to accept a connection, mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is on the other side of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    /// The client, or the proxy in front of us. `None` on a unix socket.
+    pub peer: Option<IpAddr>,
+    /// Where it connected to. `None` on a unix socket.
+    pub local: Option<SocketAddr>,
+    /// Whether `peer` was told by a trusted proxy in a PROXY header, so that it is the client itself.
+    pub announced: bool,
+}
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Name of the listener in metrics and logs.
+    const NAME: &'static str;
+
+    /// Answers one request. `facts` is what hyper does not tell about it, with all limits already checked.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: Connection,
+        facts: HeadFacts,
+    ) -> impl Future<Output = Response<Body>> + Send;
+
+    /// Reports a request that was refused before it came to [`Handler::handle`].
+    fn refused(&self, refusal: Refusal);
+
+    /// Limits for a connection that is about to be served.
+    fn limits(&self) -> Limits;
+}
+
+/// Limits of one connection.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How long the client may take.
+    pub timeouts: ClientTimeouts,
+    /// How long a connection may be unused.
+    pub keepalive: Duration,
+    /// Peers that begin with a PROXY header.
+    pub proxy_protocol: Option<Arc<NetSet>>,
+}
+
+/// Serves a listener until `shutdown` turns true, then lets requests under way finish for at most `drain`.
+pub async fn serve<H: Handler>(
+    listener: Listener,
+    handler: Arc<H>,
+    slots: Arc<Semaphore>,
+    mut shutdown: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    let graceful = GracefulShutdown::new();
+    loop {
+        // Beyond the limit connections wait in the system's backlog.
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = shutdown.wait_for(|&down| down) => break,
+        };
+        match accepted {
+            Ok(socket) => {
+                let handler = Arc::clone(&handler);
+                let watcher = graceful.watcher();
+                tokio::spawn(async move {
+                    serve_connection(socket, handler, watcher).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(listener = H::NAME, %error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let open = graceful.count();
+    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!(listener = H::NAME, open, "requests were still under way at the end of drain_timeout");
+    }
+}
+
+async fn serve_connection<H: Handler>(
+    mut socket: Socket,
+    handler: Arc<H>,
+    watcher: hyper_util::server::graceful::Watcher,
+) {
+    let limits = handler.limits();
+    let mut connection = Connection {
+        peer: socket.peer().map(|peer| peer.ip().to_canonical()),
+        local: socket.local(),
+        announced: false,
+    };
+    let mut preread = Vec::new();
+    if let Some(trusted) = &limits.proxy_protocol
+        && connection.peer.is_none_or(|peer| trusted.contains(peer))
+    {
+        let reading = proxy_protocol::read(&mut socket);
+        match tokio::time::timeout(limits.timeouts.header, reading).await {
+            Ok(Ok(header)) => {
+                if let Some((source, destination)) = header.addresses {
+                    connection = Connection {
+                        peer: Some(source.ip().to_canonical()),
+                        local: Some(destination),
+                        announced: true,
+                    };
+                }
+                preread = header.rest;
+            }
+            Ok(Err(error)) => {
+                tracing::info!(listener = H::NAME, peer = ?connection.peer, %error, "no PROXY header");
+                return handler.refused(Refusal::BAD_REQUEST);
+            }
+            Err(_elapsed) => return handler.refused(Refusal::BAD_REQUEST),
+        }
+    }
+
+    let wire = Wire::new(socket, preread, limits.timeouts);
+    let heads = wire.heads();
+    let service = service_fn(|request: Request<Incoming>| {
+        let facts = heads.next();
+        let handler = &handler;
+        async move {
+            let refusal = if facts.line_too_long {
+                Some(Refusal::URI_TOO_LONG)
+            } else if facts.headers_too_large {
+                Some(Refusal::HEADERS_TOO_LARGE)
+            } else if facts.ambiguous_framing || !has_one_host(&request) {
+                Some(Refusal::BAD_REQUEST)
+            } else {
+                None
+            };
+            let response = match refusal {
+                Some(refusal) => {
+                    handler.refused(refusal);
+                    closing(answer(refusal.status, refusal.reason))
+                }
+                None => handler.handle(request, connection, facts).await,
+            };
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.keepalive)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_REQUEST_LINE + MAX_HEADER_BLOCK + 1024)
+        // A client may close its sending side once it has asked.
+        .half_close(true)
+        .serve_connection(TokioIo::new(wire), service);
+    if let Err(error) = watcher.watch(served).await {
+        if error.is_parse() {
+            handler.refused(Refusal::BAD_REQUEST);
+        }
+        tracing::debug!(listener = H::NAME, peer = ?connection.peer, %error, "connection ended");
+    }
+}
+
+/// One `Host` field, or none where HTTP/1.0 or an absolute-form target makes up for it (RFC 9112, 3.2).
+fn has_one_host(request: &Request<Incoming>) -> bool {
+    match request.headers().get_all(http::header::HOST).iter().count() {
+        0 => request.version() < http::Version::HTTP_11,
+        1 => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,181 @@
+//! Sockets of either kind, and listening on them.
+
+use crate::config::Listen;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+
+/// Connections that the system holds for us until they are accepted.
+const BACKLOG: u32 = 4096;
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("{section}.listen: cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// Section of the configuration.
+    pub section: &'static str,
+    /// The address as configured.
+    pub address: String,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+/// A bound socket.
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A unix socket, and its file, which goes with it.
+    Unix(UnixListener, SocketFile),
+}
+
+impl Listener {
+    /// Binds an address of the configuration.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the address.
+    pub fn bind(section: &'static str, listen: &Listen) -> Result<Self, BindError> {
+        let bound = match listen {
+            Listen::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+            Listen::Unix(path) => bind_unix(path),
+        };
+        bound.map_err(|source| BindError { section, address: listen.to_string(), source })
+    }
+
+    /// The address as it came out of binding, with the port that the system chose.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    /// What the system says, mostly that there are too many open files.
+    pub async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+            Self::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(error) => error.fmt(f),
+            },
+            Self::Unix(_, file) => write!(f, "unix:{}", file.0.display()),
+        }
+    }
+}
+
+/// The file of a unix socket, removed on drop.
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _already_gone = std::fs::remove_file(&self.0);
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// A socket file that nobody listens on is left over from a crash and makes way; one that answers does not.
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let left_over = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if left_over {
+        std::fs::remove_file(path)?;
+    }
+    Ok(Listener::Unix(UnixListener::bind(path)?, SocketFile(path.to_owned())))
+}
+
+/// Either kind of socket.
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+}
+
+/// Calls the same method on whichever socket it is.
+macro_rules! delegate {
+    ($self:ident, $method:ident ( $($argument:expr),* )) => {
+        match $self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).$method($($argument),*),
+            Socket::Unix(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
+impl Socket {
+    /// The address of the other side; `None` for a unix socket.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The address of this side; `None` for a unix socket.
+    #[must_use]
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        delegate!(self, poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        delegate!(self, poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, poll_shutdown(cx))
+    }
+}
