@@ -83,7 +83,8 @@ impl Limits {
     pub const NFA_BYTES: usize = 1 << 20;
     /// Default of [`Limits::states`]: usual path patterns need less than a hundred.
     pub const STATES: usize = 10_000;
-    /// Default of [`Limits::table_bytes`]: usual path patterns need some ten kilobytes.
+    /// Default of [`Limits::table_bytes`]: usual path patterns need some ten kilobytes, and about a megabyte
+    /// if they use large Unicode classes like `\w`.
     pub const TABLE_BYTES: usize = 8 << 20;
 }
 
@@ -99,7 +100,6 @@ impl Default for Limits {
 }
 
 /// A regex that has to match a whole path, and whose named groups can be read.
-#[derive(Debug)]
 pub struct PathPattern {
     text: Box<str>,
     names: Box<[Box<str>]>,
@@ -147,7 +147,11 @@ impl PathPattern {
     /// this length; otherwise the scratch grows.
     pub fn captures<'s>(&self, path: &[u8], scratch: &'s mut PatternScratch) -> Option<Groups<'s>> {
         // The suffix is taken from what the prefix left, so that the two never overlap.
-        let middle = path.strip_prefix(&*self.prefix)?.strip_suffix(&*self.suffix)?;
+        let (prefix, rest) = path.split_at_checked(self.prefix.len())?;
+        let (middle, suffix) = rest.split_at_checked(rest.len().checked_sub(self.suffix.len())?)?;
+        if !same(prefix, &self.prefix) || !same(suffix, &self.suffix) {
+            return None;
+        }
         if self.names.is_empty() {
             return self.machine.is_match(middle).then_some(Groups { offset: 0, bounds: &[] });
         }
@@ -163,6 +167,12 @@ impl PathPattern {
     pub fn memory(&self) -> usize {
         let names: usize = self.names.iter().map(|name| name.len() + size_of::<Box<str>>()).sum();
         self.text.len() + names + self.prefix.len() + self.suffix.len() + self.machine.memory()
+    }
+}
+
+impl fmt::Debug for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PathPattern").field(&self.text).finish()
     }
 }
 
@@ -183,9 +193,9 @@ impl Groups<'_> {
     ///
     /// `None` if the group took no part in the match, or if there is no such group.
     pub fn get(&self, index: usize) -> Option<Range<usize>> {
-        let bounds = self.bounds.get(2 * index..2 * index + 2)?;
+        let &[start, end] = self.bounds.as_chunks().0.get(index)?;
         // A group's end is only ever passed after its start.
-        (bounds[1] != UNSET).then(|| self.offset + bounds[0]..self.offset + bounds[1])
+        (end != UNSET).then(|| self.offset + start..self.offset + end)
     }
 }
 
@@ -221,7 +231,6 @@ impl PatternScratch {
 }
 
 /// A regex that is looked for anywhere in its haystack, without groups.
-#[derive(Debug)]
 pub struct Search {
     text: Box<str>,
     dfa: dense::DFA<Vec<u32>>,
@@ -257,6 +266,12 @@ impl Search {
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+}
+
+impl fmt::Debug for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Search").field(&self.text).finish()
     }
 }
 
@@ -367,4 +382,225 @@ fn split_affixes(hir: Hir) -> (Box<[u8]>, Hir, Box<[u8]>) {
         parts.pop();
     }
     (prefix, Hir::concat(parts), suffix)
+}
+
+/// Whether two byte strings of the same length are equal. They are short: a call to the platform's
+/// comparison would take longer than this loop.
+fn same(left: &[u8], right: &[u8]) -> bool {
+    left.iter().zip(right).all(|(left, right)| left == right)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::String;
+
+    use super::*;
+
+    const SEED: &str = r"/Content/Channel/(?<cid>.*?)/(?<stt>.*?)/.*\.(m4a|m4v|m4i|ts)";
+
+    fn pattern(pattern: &str) -> PathPattern {
+        PathPattern::new(pattern, &Limits::default()).unwrap()
+    }
+
+    /// The groups' texts, with `-` for a group that took no part.
+    fn groups(pattern: &PathPattern, path: &str) -> Option<Vec<String>> {
+        let mut scratch = PatternScratch::new();
+        let groups = pattern.captures(path.as_bytes(), &mut scratch)?;
+        let text = |index| groups.get(index).map_or("-", |range| &path[range]).into();
+        Some((0..pattern.group_names().len()).map(text).collect())
+    }
+
+    #[test]
+    fn groups_are_found_between_literal_prefix_and_the_rest() {
+        let seed = pattern(SEED);
+        assert_eq!(seed.as_str(), SEED);
+        assert_eq!(seed.group_names(), [Box::from("cid"), Box::from("stt")]);
+        let path = "/Content/Channel/NationalGeographic/DASH/stream_01/Segment-4186442971413506.m4v";
+        assert_eq!(groups(&seed, path).unwrap(), ["NationalGeographic", "DASH"]);
+        assert_eq!(groups(&seed, &path.replace("m4v", "mp4")), None);
+        assert_eq!(groups(&seed, &path.replace("Channel", "channel")), None);
+        assert_eq!(groups(&seed, &path[1..]), None);
+        assert_eq!(groups(&seed, ""), None);
+    }
+
+    #[test]
+    fn groups_may_take_no_part() {
+        let pattern = pattern("/(?<a>x)?(y)?(?<b>z)?");
+        assert_eq!(groups(&pattern, "/yz").unwrap(), ["-", "z"]);
+        assert_eq!(groups(&pattern, "/").unwrap(), ["-", "-"]);
+        let mut scratch = PatternScratch::new();
+        let groups = pattern.captures(b"/x", &mut scratch).unwrap();
+        assert_eq!([0, 1, 2, usize::MAX].map(|index| groups.get(index)), [Some(1..2), None, None, None]);
+    }
+
+    #[test]
+    fn prefix_and_suffix_do_not_overlap() {
+        let pattern = pattern("^/aba(?<x>.*)bab$");
+        assert_eq!(groups(&pattern, "/abab"), None);
+        assert_eq!(groups(&pattern, "/ababa"), None);
+        assert_eq!(groups(&pattern, "/ababab").unwrap(), [""]);
+        assert_eq!(groups(&pattern, "/aba/bab").unwrap(), ["/"]);
+    }
+
+    #[test]
+    fn literals_are_not_hidden_from_assertions() {
+        assert_eq!(groups(&pattern(r"/a(?-u:\b)(?<x>.*)"), "/ab"), None);
+        assert_eq!(groups(&pattern(r"/a(?-u:\b)(?<x>.*)"), "/a-").unwrap(), ["-"]);
+        assert_eq!(groups(&pattern(r"/a(?:^|(?<x>b))"), "/a"), None);
+        assert_eq!(groups(&pattern(r"(?m)/a\n^(?<x>b)$\n"), "/a\nb\n").unwrap(), ["b"]);
+    }
+
+    #[test]
+    fn unnamed_groups_keep_alternatives_apart() {
+        // The parser lifts the common start out of `a*?(?<x>b)|a*?(?<y>ab)`; with the unnamed groups it does
+        // not, and the first alternative wins.
+        assert_eq!(groups(&pattern("(a*?)(?<x>b)|(a*?)(?<y>ab)"), "aab").unwrap(), ["b", "-"]);
+    }
+
+    #[test]
+    fn other_bytes_than_utf8_are_not_matched() {
+        let any = pattern("(?s)/(?<a>.*)");
+        let mut scratch = PatternScratch::new();
+        for bytes in [&b"/\xff"[..], b"/\xc3", b"/\xed\xa0\x80", b"\xff/", b"/a\x80b"] {
+            assert!(any.captures(bytes, &mut scratch).is_none(), "{bytes:?}");
+        }
+        assert!(any.captures("/é\0".as_bytes(), &mut scratch).is_some());
+    }
+
+    #[test]
+    fn a_reserved_scratch_does_not_grow_and_any_other_does() {
+        let long = format!("/{}/x", "a".repeat(16 << 10));
+        let (one, other) = (pattern("/(?<a>.*)/(?<b>.*)"), pattern("/(?<a>.)(?<b>.)(?<c>.*)"));
+        let mut scratch = PatternScratch::new();
+        assert!(one.captures(long.as_bytes(), &mut scratch).is_some());
+        let mut scratch = PatternScratch::new();
+        scratch.reserve(&one, long.len());
+        scratch.reserve(&other, 100);
+        let capacities = (scratch.notes.capacity(), scratch.bounds.capacity());
+        let groups = other.captures(long.as_bytes(), &mut scratch).unwrap();
+        assert_eq!(groups.get(2), Some(3..long.len()));
+        let groups = one.captures(long.as_bytes(), &mut scratch).unwrap();
+        assert_eq!(groups.get(1), Some(long.len() - 1..long.len()));
+        assert_eq!(capacities, (scratch.notes.capacity(), scratch.bounds.capacity()));
+    }
+
+    #[test]
+    fn loops_in_loops_take_linear_time() {
+        // Backtracking would need more than a lifetime.
+        let path = "a".repeat(16 << 10);
+        assert_eq!(groups(&pattern("(?<x>(?:(?:a*)*)*)"), &path).unwrap(), [&*path]);
+        assert_eq!(groups(&pattern("(?<x>(?:a|a|aa)*)b"), &path), None);
+        assert_eq!(groups(&pattern("(?:a?){40}(?<x>a{40})"), &path[..40]).unwrap(), [&path[..40]]);
+    }
+
+    #[test]
+    fn the_limit_to_the_text_is_exact() {
+        let limits = |pattern_bytes| Limits { pattern_bytes, ..Limits::default() };
+        assert!(PathPattern::new("/abc", &limits(4)).is_ok());
+        let error = PathPattern::new("/abc", &limits(3)).unwrap_err();
+        assert!(error.to_string().starts_with("the pattern needs more than 3 bytes of text; "), "{error}");
+        assert!(Search::new("/abc", &limits(4)).is_ok());
+        assert!(Search::new("/abc", &limits(3)).is_err());
+    }
+
+    /// The smallest limit under which something succeeds, and why it does not under the next smaller one.
+    fn boundary<T>(new: impl Fn(usize) -> Result<T, PatternError>) -> (usize, String) {
+        let (mut too_small, mut enough) = (0, 1 << 24);
+        assert!(new(enough).is_ok());
+        while enough - too_small > 1 {
+            let middle = too_small + (enough - too_small) / 2;
+            if new(middle).is_ok() { enough = middle } else { too_small = middle }
+        }
+        match new(too_small) {
+            Err(PatternError::TooLarge { what, limit }) if limit == too_small => (enough, what.into()),
+            other => panic!("{:?}", other.err()),
+        }
+    }
+
+    #[test]
+    fn each_limit_is_met() {
+        let new = |limits: Limits| PathPattern::new(SEED, &limits);
+        let (states, what) = boundary(|states| new(Limits { states, ..Limits::default() }));
+        assert_eq!(what, "states");
+        assert!((10..100).contains(&states), "{states}");
+        let (bytes, what) = boundary(|table_bytes| new(Limits { table_bytes, ..Limits::default() }));
+        assert_eq!(what, "bytes of tables");
+        // The tables, without the padding, are part of what is counted.
+        assert!((pattern(SEED).memory() - 3000..100_000).contains(&bytes), "{bytes}");
+        let (bytes, what) = boundary(|nfa_bytes| new(Limits { nfa_bytes, ..Limits::default() }));
+        assert_eq!(what, "bytes of NFA");
+        assert!((1000..10_000).contains(&bytes), "{bytes}");
+
+        let new = |limits: Limits| Search::new(r"\.(m4a|ts)$", &limits);
+        let (_, what) = boundary(|table_bytes| new(Limits { table_bytes, ..Limits::default() }));
+        assert_eq!(what, "bytes of tables");
+        let (_, what) = boundary(|nfa_bytes| new(Limits { nfa_bytes, ..Limits::default() }));
+        assert_eq!(what, "bytes of NFA");
+    }
+
+    #[test]
+    fn the_default_limits_stop_what_blows_up() {
+        let refusal = |pattern: &str| match PathPattern::new(pattern, &Limits::default()) {
+            Err(PatternError::TooLarge { what, .. }) => what,
+            other => panic!("{pattern}: {other:?}"),
+        };
+        assert_eq!(refusal("/.{20}/.*"), "states");
+        assert_eq!(refusal(r"(?<a>\w{1,200})"), "bytes of NFA");
+        assert_eq!(refusal(r"(?<a>\w{1,20})/(?<b>\w{1,20})"), "bytes of tables");
+        assert!(groups(&pattern("/[^/]{20}/.*"), "/12345678901234567890/").is_some());
+    }
+
+    #[test]
+    fn unicode_word_boundaries_are_refused_with_a_way_out() {
+        for (assertion, name) in [
+            (r"\b", r"\b"),
+            (r"\B", r"\B"),
+            (r"\<", r"\b{start}"),
+            (r"\>", r"\b{end}"),
+            (r"\b{start-half}", r"\b{start-half}"),
+            (r"\b{end-half}", r"\b{end-half}"),
+        ] {
+            let given = format!("a{assertion}");
+            let errors = [
+                PathPattern::new(&given, &Limits::default()).unwrap_err(),
+                Search::new(&given, &Limits::default()).unwrap_err(),
+            ];
+            for error in errors {
+                let PatternError::Assertion { instead, .. } = error else { panic!("{error}") };
+                assert!(error.to_string().contains(&format!("`{name}` is not supported; write `{instead}`")));
+                PathPattern::new(instead, &Limits::default()).unwrap();
+                Search::new(instead, &Limits::default()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn syntax_errors_show_the_place() {
+        let error = PathPattern::new("/(?<a>x", &Limits::default()).unwrap_err();
+        assert!(error.to_string().contains("unclosed group"), "{error}");
+        // Would match a byte that is no UTF-8.
+        assert!(matches!(PathPattern::new(r"(?-u)/.*", &Limits::default()), Err(PatternError::Syntax(_))));
+        let deep = format!("{}a{}", "(".repeat(1000), ")".repeat(1000));
+        assert!(matches!(PathPattern::new(&deep, &Limits::default()), Err(PatternError::Syntax(_))));
+    }
+
+    #[test]
+    fn searches_are_not_anchored() {
+        let search = Search::new(r"\.(?:m4a|ts)$|^/x", &Limits::default()).unwrap();
+        assert_eq!(search.as_str(), r"\.(?:m4a|ts)$|^/x");
+        let answers =
+            ["/a/b.ts", "/x/\u{e9}", "/a.ts/", "a/x", ""].map(|text| search.is_match(text.as_bytes()));
+        assert_eq!(answers, [true, true, false, false, false]);
+        assert!(search.is_match(b"\xff\x80.ts"));
+    }
+
+    #[test]
+    fn patterns_are_shared_between_threads() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<PathPattern>();
+        shared::<Search>();
+        shared::<PatternScratch>();
+        shared::<PatternError>();
+    }
 }

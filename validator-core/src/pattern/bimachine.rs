@@ -10,7 +10,6 @@ use alloc::boxed::Box;
 
 /// The two automata. All numbers of notes and of consuming states in the tables are premultiplied: they are
 /// the index of the first entry of their row.
-#[derive(Debug)]
 pub(super) struct Bimachine {
     /// The equivalence class of each byte.
     pub(super) classes: [u8; 256],
@@ -30,7 +29,6 @@ pub(super) struct Bimachine {
 }
 
 /// A move that is more than a change of state.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct Move {
     /// The consuming state it leads to; `None` if no group bound can follow.
     pub(super) next: Option<u32>,
@@ -38,6 +36,9 @@ pub(super) struct Move {
     pub(super) from: u32,
     pub(super) until: u32,
 }
+
+/// The greatest number of byte classes.
+pub(super) const MAX_CLASSES: usize = 256;
 
 /// The note from which nothing matches. It has the first row, and leads to itself.
 pub(super) const DEAD: u32 = 0;
@@ -54,13 +55,15 @@ impl Bimachine {
     /// Whether the whole haystack matches.
     pub(super) fn is_match(&self, haystack: &[u8]) -> bool {
         let mut note = self.end;
-        for &byte in haystack.iter().rev() {
-            note = self.notes[note as usize + usize::from(self.classes[usize::from(byte)])];
-            if note == DEAD {
-                return false;
+        let mut bytes = haystack.iter().rev();
+        while note != DEAD {
+            let Some(row) = row(&self.notes, note) else { return false };
+            match bytes.find(|&&byte| row[self.class(byte)] != note) {
+                Some(&byte) => note = row[self.class(byte)],
+                None => return self.notes[note as usize + self.class_count + START] != NO_MOVE,
             }
         }
-        self.notes[note as usize + self.class_count + START] != NO_MOVE
+        false
     }
 
     /// Whether the whole haystack matches, with the starts and ends of the groups.
@@ -73,33 +76,36 @@ impl Bimachine {
 
     /// Runs the reverse DFA and notes its state at each position.
     fn look_ahead(&self, haystack: &[u8], notes: &mut [u32]) -> bool {
-        let mut at = haystack.len();
+        let Some((last, notes)) = notes.split_last_mut() else { return false };
         let mut note = self.end;
-        notes[at] = note;
+        *last = note;
+        let mut places = haystack.iter().zip(notes).rev();
         // Most bytes leave the note as it is. The inner loop is bound to one note, so that its iterations do
         // not depend on each other and the processor can overlap them.
-        while at > 0 {
-            let row = &self.notes[note as usize..][..self.class_count];
-            while at > 0 {
-                at -= 1;
-                let next = row[usize::from(self.classes[usize::from(haystack[at])])];
-                notes[at] = next;
+        while note != DEAD {
+            let Some(row) = row(&self.notes, note) else { return false };
+            loop {
+                let Some((&byte, place)) = places.next() else {
+                    return self.notes[note as usize + self.class_count + START] != NO_MOVE;
+                };
+                let next = row[self.class(byte)];
+                *place = next;
                 if next != note {
                     note = next;
                     break;
                 }
             }
-            if note == DEAD {
-                return false;
-            }
         }
-        self.notes[note as usize + self.class_count + START] != NO_MOVE
+        false
     }
 
     /// Walks from the start along the states of highest priority that the notes call alive.
     fn walk(&self, haystack: &[u8], notes: &[u32], bounds: &mut [usize]) -> bool {
+        let Some((&first, notes)) = notes.split_first() else { return false };
+        let mut next = self.notes[first as usize + self.class_count + START];
+        // A byte, and the note behind it.
+        let mut places = haystack.iter().zip(notes).enumerate();
         let mut at = 0;
-        let mut next = self.notes[notes[0] as usize + self.class_count + START];
         loop {
             let state = if next & SPECIAL == 0 {
                 next
@@ -114,23 +120,23 @@ impl Bimachine {
                     None => return true,
                 }
             };
-            let row = &self.steps[state as usize..][..self.class_count];
+            let Some(row) = row(&self.steps, state) else { return false };
             // As above: most bytes leave the state as it is.
             loop {
-                // Behind the end there is only the match state, after which no group bound can follow.
-                let Some(&byte) = haystack.get(at) else { return false };
-                at += 1;
-                let step = row[usize::from(self.classes[usize::from(byte)])];
-                next = if step & COLUMN == 0 {
-                    step
-                } else {
-                    self.notes[notes[at] as usize + (step & !COLUMN) as usize]
-                };
+                // Behind the end there is only the match state, after which no bound can follow.
+                let Some((before, (&byte, &note))) = places.next() else { return false };
+                let step = row[self.class(byte)];
+                next = if step & COLUMN == 0 { step } else { self.notes[(note + (step & !COLUMN)) as usize] };
                 if next != state {
+                    at = before + 1;
                     break;
                 }
             }
         }
+    }
+
+    fn class(&self, byte: u8) -> usize {
+        usize::from(self.classes[usize::from(byte)])
     }
 
     /// Heap memory held by the tables, in bytes.
@@ -140,4 +146,10 @@ impl Bimachine {
             + size_of_val(&*self.moves)
             + size_of_val(&*self.bounds)
     }
+}
+
+/// The row that starts at an index, and what follows up to the greatest length of a row: of a fixed length,
+/// it is read without a check for each byte. The tables are padded for that, so there always is one.
+fn row(table: &[u32], start: u32) -> Option<&[u32; MAX_CLASSES]> {
+    table.get(start as usize..)?.first_chunk()
 }

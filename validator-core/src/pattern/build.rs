@@ -9,7 +9,7 @@ use regex_automata::nfa::thompson::{NFA, State};
 use regex_automata::util::look::Look;
 use regex_automata::util::primitives::StateID;
 
-use super::bimachine::{Bimachine, COLUMN, Move, NO_MOVE, SPECIAL};
+use super::bimachine::{Bimachine, COLUMN, DEAD, MAX_CLASSES, Move, NO_MOVE, SPECIAL};
 use super::{Limits, PatternError};
 
 /// Makes the tables. `groups` has, for each group of the NFA, its index among the named ones.
@@ -62,6 +62,8 @@ pub(super) fn bimachine(
         done += 1;
     }
 
+    // Rows are read at full length.
+    table.extend([DEAD; MAX_CLASSES]);
     Ok(Bimachine {
         classes: graph.classes,
         class_count,
@@ -344,7 +346,7 @@ impl Graph {
         let class_count = self.representatives.len();
         budget.take(self.walk_states * class_count * size_of::<u32>())?;
         // A step that is not overwritten is not on the way of any match.
-        let mut steps = vec![0; self.walk_states * class_count];
+        let mut steps = vec![0; self.walk_states * class_count + MAX_CLASSES];
         for (class, edges) in self.edges.iter().enumerate() {
             for &(from, target) in edges.iter().take_while(|(from, _)| (*from as usize) < self.walk_states) {
                 steps[from as usize * class_count + class] = match target {
