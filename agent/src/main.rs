@@ -1,4 +1,5 @@
 //! The edgegate binary.
+mod config;
 mod demo;
 
 fn main() {}

@@ -1,0 +1,209 @@
+//! The configuration file: TOML in, [`Config`] out, or everything that is wrong with it.
+//!
+//! A [`Config`] has the compiled [`Policy`] of the validator and the settings of everything around it. No problem,
+//! `Debug` text or warning ever contains a secret.
+#![cfg_attr(not(test), expect(dead_code, unused_imports, reason = "no command reads a configuration yet"))]
+
+mod listeners;
+mod lists;
+mod problem;
+mod reader;
+mod routes;
+mod secrets;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use listeners::{Auth, Gateway, Listen, Upstream};
+pub(crate) use lists::{GeoPaths, Kernel, KernelMode, SessionAction};
+pub(crate) use problem::{Problem, Problems};
+pub(crate) use routes::RouteSettings;
+
+use listeners::Listeners;
+use problem::{Place, Report};
+use reader::{Section, wipe};
+use routes::Context;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use toml::de::DeTable;
+use validator_core::{Fallback, Policy};
+use zeroize::Zeroizing;
+
+/// A whole configuration.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Where state is kept between two runs.
+    pub(crate) state_dir: PathBuf,
+    /// The compiled policy.
+    pub(crate) policy: Policy,
+    /// What routes need besides; parallel to `policy.routes`.
+    pub(crate) routes: Vec<RouteSettings>,
+    /// The reverse proxy. It or `auth` is present.
+    pub(crate) gateway: Option<Gateway>,
+    /// The auth listener.
+    pub(crate) auth: Option<Auth>,
+    /// The control socket's absolute path.
+    pub(crate) control: Option<PathBuf>,
+    /// Where metrics are served.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// How to log.
+    pub(crate) log: Log,
+    /// Where the geo databases are.
+    pub(crate) geo: GeoPaths,
+    /// The kernel prefilter.
+    pub(crate) kernel: Kernel,
+    /// How many distinct sessions may be blacklisted, 1 to 10,000,000.
+    pub(crate) blacklist_capacity: usize,
+    /// What is legal and probably not meant, in the order of the file.
+    pub(crate) warnings: Vec<Problem>,
+}
+
+/// How to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// The form of a line.
+    pub(crate) format: LogFormat,
+    /// What is logged at all.
+    pub(crate) level: LogLevel,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The least important events that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogLevel {
+    /// Failures.
+    Error,
+    /// What may become a failure.
+    Warn,
+    /// The normal course.
+    Info,
+    /// Details for operators.
+    Debug,
+    /// Details for developers.
+    Trace,
+}
+
+/// Reads a configuration file. `now` (unix seconds) only serves warnings.
+///
+/// # Errors
+/// Everything that is wrong with the file; or that it cannot be read.
+pub(crate) fn load(path: &Path, now: u64) -> Result<Config, Problems> {
+    let bytes = fs::read(path).map(Zeroizing::new);
+    let bytes = bytes.map_err(|error| Problems::of_file(path, format!("cannot be read: {error}")))?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, path, now),
+        Err(error) => {
+            let line = bytes[..error.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
+            Err(Problems::of_file(path, format!("is not UTF-8 text; the first wrong byte is in line {line}")))
+        }
+    }
+}
+
+/// Reads the text of a configuration. `origin` is the file's path: it stands before every problem, and relative paths
+/// start at its folder. `now` (unix seconds) only serves warnings.
+///
+/// # Errors
+/// Everything that is wrong with the text, and with the key files that it names.
+pub(crate) fn parse(text: &str, origin: &Path, now: u64) -> Result<Config, Problems> {
+    let report = Report::new(origin, text);
+    let (mut document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What the parser made of a damaged text is not worth reading. One error per line: the others follow from it.
+        for error in &errors {
+            let span = error.span().unwrap_or(0..0);
+            Place::new(&report, &span, String::new()).problem(syntax(error.message()));
+        }
+        wipe(document.get_mut());
+        return Err(report.finish_syntax(text));
+    }
+    let folder = origin.parent().unwrap_or(Path::new(""));
+    let config = read(Section::root(&report, document.get_ref()), folder, now);
+    wipe(document.get_mut());
+    let warnings = report.finish(text)?;
+    config.map(|config| Config { warnings, ..config }).ok_or_else(|| {
+        // Every `None` comes with a problem; this is for the reader of a mistake in this module.
+        Problems::of_file(origin, "is incomplete".into())
+    })
+}
+
+fn read(mut root: Section<'_>, folder: &Path, now: u64) -> Option<Config> {
+    let state_dir = root.take("state_dir").and_then(|value| value.path(folder));
+    let fallback = root.word("default", &[("deny", Fallback::Deny), ("allow", Fallback::Allow)]);
+    let leeway = root.number("leeway", &(0..=3600)).unwrap_or(0);
+
+    let mut all = Listeners::default();
+    let gateway = root.take("gateway");
+    let auth = root.take("auth");
+    if gateway.is_none() && auth.is_none() {
+        root.place.problem("neither [gateway] nor [auth] is there; add at least one");
+    }
+    let gateway =
+        gateway.and_then(|value| value.section()).map(|section| listeners::gateway(section, &mut all));
+    let auth = auth.and_then(|value| value.section()).map(|section| listeners::auth(section, &mut all));
+    let control = root.section("control").map(|section| listeners::control(section, &mut all));
+    let metrics = root.section("metrics").map(|section| listeners::metrics(section, &mut all));
+    let log = log(root.section("log"));
+
+    let geo = root.section("geo").map(|section| lists::geo(section, folder)).unwrap_or_default();
+    let (keys, any_key) = secrets::keys(root.section("secrets").as_ref(), folder);
+    let secure_token = root.section("secure_token");
+    let secure_tokens = secrets::secure_tokens(secure_token.as_ref(), folder);
+    let (sessions, blacklist_capacity) = lists::blacklist(root.section("blacklist"), now);
+    let (prefilter, kernel) = lists::prefilter(root.section("prefilter"), geo.knows_countries());
+
+    let fallback = fallback.unwrap_or(Fallback::Deny);
+    let context = Context { secure_tokens, any_key, countries_known: geo.knows_countries() };
+    let (routes, settings) = routes::routes(&mut root, fallback, &context);
+    root.finish();
+
+    Some(Config {
+        state_dir: state_dir.unwrap_or_else(|| "/var/lib/edgegate".into()),
+        policy: Policy { fallback, leeway, keys, sessions, prefilter, routes },
+        routes: settings,
+        gateway: match gateway {
+            Some(read) => Some(read?),
+            None => None,
+        },
+        auth,
+        control: control.flatten(),
+        metrics: metrics.flatten(),
+        log,
+        geo,
+        kernel,
+        blacklist_capacity,
+        warnings: Vec::new(),
+    })
+}
+
+fn log(section: Option<Section<'_>>) -> Log {
+    let mut log = Log { format: LogFormat::Text, level: LogLevel::Info };
+    let Some(mut section) = section else { return log };
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    log.format = section.word("format", &formats).unwrap_or(log.format);
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    log.level = section.word("level", &levels).unwrap_or(log.level);
+    section.finish();
+    log
+}
+
+/// The parser says what it met; this adds the way out where it is not the same thing.
+fn syntax(message: &str) -> String {
+    match message {
+        "duplicate key" => "TOML syntax: duplicate key; the key or table is given twice, remove one".into(),
+        _ => format!("TOML syntax: {message}"),
+    }
+}
