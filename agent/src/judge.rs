@@ -85,7 +85,8 @@ pub struct Judged {
     pub snapshot: Arc<Snapshot>,
 }
 
-struct Fields<'a>(&'a HeaderMap);
+/// Header fields as the validator asks for them.
+pub(crate) struct Fields<'a>(pub(crate) &'a HeaderMap);
 
 impl Headers for Fields<'_> {
     fn each_value<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {

@@ -1,5 +1,7 @@
-//! The edgegate binary.
-mod config;
-mod demo;
+//! The `edgegate` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agent::cli::main()
+}

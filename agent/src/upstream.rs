@@ -215,14 +215,14 @@ impl tower_service::Service<Uri> for Connector {
         let Self { upstream, timeouts } = self.clone();
         Box::pin(async move {
             let connecting = async {
-                match &upstream {
+                io::Result::Ok(match &upstream {
                     Upstream::Tcp { authority } => {
                         let stream = TcpStream::connect(authority.as_str()).await?;
                         stream.set_nodelay(true)?;
-                        Ok(Socket::Tcp(stream))
+                        Socket::Tcp(stream)
                     }
-                    Upstream::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
-                }
+                    Upstream::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+                })
             };
             let socket = tokio::time::timeout(timeouts.connect, connecting)
                 .await

@@ -33,10 +33,31 @@ impl Day {
         since_year_0.checked_sub(719_468).map(Self)
     }
 
+    /// Year, month and day.
+    fn civil(self) -> (u32, u32, u32) {
+        // The reverse of `from_name`, by eras of 400 years that start in March.
+        let day = self.0.saturating_add(719_468);
+        let (era, day) = (day / 146_097, day % 146_097);
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let of_year = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+        (era * 400 + year, month, day)
+    }
+
     /// The day of an instant in unix seconds.
     #[must_use]
     pub fn of(unix: u64) -> Self {
         Self(u32::try_from(unix / 86_400).unwrap_or(u32::MAX))
+    }
+}
+
+/// The name of the day's list.
+impl core::fmt::Display for Day {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (year, month, day) = self.civil();
+        write!(f, "{year:04}{month:02}{day:02}")
     }
 }
 
@@ -93,6 +114,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn day_names() {
@@ -114,6 +136,15 @@ mod tests {
         }
         assert_eq!(Day::of(86_399), Day(0));
         assert_eq!(Day::of(86_400), Day(1));
+    }
+
+    #[test]
+    fn names_read_back() {
+        for day in (0..80_000).chain([2_932_896]) {
+            let name = Day(day).to_string();
+            assert_eq!(Day::from_name(&name), Some(Day(day)), "{name}");
+        }
+        assert_eq!(Day::of(1_766_880_000).to_string(), "20251228");
     }
 
     #[test]

@@ -12,20 +12,20 @@ use ipnet::IpNet;
 
 /// What the databases say about the addresses of one network.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub struct Place {
     /// The addresses; bits behind the prefix are ignored.
-    pub(crate) network: IpNet,
+    pub network: IpNet,
     /// ISO 3166-1 code in capitals: `FR`.
-    pub(crate) country: &'static str,
+    pub country: &'static str,
     /// Names of the city as `(language, name)`, each language once: `("en", "Munich")`.
-    pub(crate) city: Option<&'static [(&'static str, &'static str)]>,
+    pub city: Option<&'static [(&'static str, &'static str)]>,
     /// Number and name of the autonomous system.
-    pub(crate) asn: Option<(u32, &'static str)>,
+    pub asn: Option<(u32, &'static str)>,
 }
 
 /// Where the demo's clients are: loopback addresses for requests to a local gate, and the ranges reserved for
 /// documentation for everything that names a client address itself. All other addresses are unknown.
-pub(crate) const PLACES: &[Place] = &[
+pub const PLACES: &[Place] = &[
     Place { network: v4(127, 0, 0, 1, 32), country: "FR", city: PARIS, asn: ORANGE },
     Place { network: v4(127, 0, 0, 2, 32), country: "DE", city: MUNICH, asn: DTAG },
     Place { network: v4(127, 0, 0, 3, 32), country: "US", city: None, asn: ATT },
@@ -46,7 +46,7 @@ pub(crate) const PLACES: &[Place] = &[
 ///
 /// If tree and data together pass 2^28 nodes and bytes, the limit of the record size used; that takes more
 /// than a million networks.
-pub(crate) fn city_database(places: &[Place], build_epoch: u64) -> Vec<u8> {
+pub fn city_database(places: &[Place], build_epoch: u64) -> Vec<u8> {
     let records = places.iter().map(|place| {
         let city = place.city.map(|names| {
             let names = names.iter().map(|(language, name)| (*language, Value::Text(name))).collect();
@@ -74,7 +74,7 @@ pub(crate) fn city_database(places: &[Place], build_epoch: u64) -> Vec<u8> {
 /// # Panics
 ///
 /// As [`city_database`].
-pub(crate) fn asn_database(places: &[Place], build_epoch: u64) -> Vec<u8> {
+pub fn asn_database(places: &[Place], build_epoch: u64) -> Vec<u8> {
     let records = places.iter().filter_map(|place| {
         let (number, organization) = place.asn?;
         let record = vec![

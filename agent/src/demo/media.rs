@@ -13,20 +13,20 @@
 
 /// One file of the demo origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asset {
+pub struct Asset {
     /// The value of its `Content-Type` header.
-    pub(crate) content_type: &'static str,
+    pub content_type: &'static str,
     /// The whole file.
-    pub(crate) body: &'static [u8],
+    pub body: &'static [u8],
 }
 
 /// The file at `path`: absolute, without query, compared byte by byte (`/Content/Channel/Demo/HLS/master.m3u8`).
-pub(crate) fn asset(path: &str) -> Option<Asset> {
+pub fn asset(path: &str) -> Option<Asset> {
     FILES.iter().find(|(served, _)| *served == path).map(|(_, asset)| *asset)
 }
 
 /// The path of every file [`asset`] finds.
-pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
+pub fn paths() -> impl Iterator<Item = &'static str> {
     FILES.iter().map(|(path, _)| *path)
 }
 

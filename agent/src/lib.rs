@@ -1,0 +1,34 @@
+//! The agent of edgegate: everything around the decision that [`validator_core`] makes.
+//!
+//! ```text
+//!            ┌─ server ── wire ── hyper ─┬─ gateway ── judge ──▶ validator_core::decide
+//! sockets ──▶│  accept, PROXY header,    ├─ auth ───── judge         │
+//!            │  limits, drain            └─ admin (metrics)          ▼ allow
+//!            └─ run: start, reload, stop                          upstream (kept connections)
+//!                     │
+//!              snapshot = config + geo databases + counters, replaced as a whole
+//! ```
+//!
+//! The library exists for the binary `edgegate` and for the project's own tests; it is not a stable interface.
+
+mod admin;
+mod auth;
+mod check;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod demo;
+mod gateway;
+pub mod geo;
+mod judge;
+mod logging;
+mod message;
+pub mod metrics;
+mod proxy_protocol;
+pub mod run;
+mod server;
+mod sign;
+pub mod snapshot;
+mod socket;
+mod upstream;
+mod wire;
