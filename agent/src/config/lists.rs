@@ -180,7 +180,7 @@ pub(super) fn prefilter(section: Option<Section<'_>>, countries_known: bool) -> 
     ];
     kernel.session_action = section.word("session_action", &actions).unwrap_or(kernel.session_action);
     let mut services = Vec::new();
-    for section in section.list("service").iter().filter_map(Value::section) {
+    for section in section.tables("service") {
         if !countries_known {
             section.place.problem("countries need a geo database; set city or country in [geo]");
         }
@@ -216,8 +216,7 @@ fn service(mut section: Section<'_>) -> Option<(Service, Vec<IpNet>)> {
             None
         }
     };
-    let windows = section.list("windows");
-    let windows = windows.iter().filter_map(Value::section).filter_map(window).collect();
+    let windows = section.tables("windows").into_iter().filter_map(window).collect();
     section.finish();
     let addresses = addresses?;
     let service =

@@ -188,9 +188,6 @@ pub(super) fn advice<'k>(given: &str, known: impl IntoIterator<Item = &'k str>, 
     if let Some(near) = nearest(given, &known) {
         return format!("did you mean {}?", shown(near));
     }
-    if known.is_empty() {
-        return format!("there are no {what}");
-    }
     format!("known {what}: {}", known.join(", "))
 }
 

@@ -35,7 +35,7 @@ impl<'t> Value<'t> {
     pub(super) fn text(&self) -> Option<&'t str> {
         let text = self.string()?;
         if text.is_empty() {
-            self.place.problem("is empty; write at least one character");
+            self.place.problem("is empty; write a value or leave it out");
             return None;
         }
         Some(text)
@@ -99,6 +99,16 @@ impl<'t> Value<'t> {
         }
     }
 
+    /// The elements of a list of tables.
+    pub(super) fn tables(&self) -> Vec<Section<'t>> {
+        if self.value.is_table() {
+            self.place
+                .problem(format!("expected a list of tables, found a table; write [[{}]]", self.place.key));
+            return Vec::new();
+        }
+        self.list().unwrap_or_default().iter().filter_map(Value::section).collect()
+    }
+
     pub(super) fn section(&self) -> Option<Section<'t>> {
         self.section_like("a table")
     }
@@ -113,6 +123,11 @@ impl<'t> Value<'t> {
 
     pub(super) fn is_list(&self) -> bool {
         self.value.is_array()
+    }
+
+    /// The number of elements, if this is a list.
+    pub(super) fn list_len(&self) -> Option<usize> {
+        self.value.as_array().map(|array| array.len())
     }
 
     pub(super) fn is_string(&self) -> bool {
@@ -186,6 +201,11 @@ impl<'t> Section<'t> {
     /// The elements of a list; none when the key is absent.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<Value<'t>> {
         self.take(key).and_then(|value| value.list()).unwrap_or_default()
+    }
+
+    /// The tables of a list of tables, which `[[key]]` writes too; none when the key is absent.
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Section<'t>> {
+        self.take(key).map(|value| value.tables()).unwrap_or_default()
     }
 
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {

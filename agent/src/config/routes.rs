@@ -7,7 +7,7 @@ use super::secrets::{TokenSecrets, token_settings};
 use http::{HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use validator_core::limits::{DEFAULT_MAX_TTL, MAX_INTEGER};
-use validator_core::pattern::{Limits, PathPattern};
+use validator_core::pattern::{Limits, PathPattern, Search};
 use validator_core::{
     Algorithm, Bindings, Check, Condition, ConditionError, ContentJwt, Fallback, OPERATORS, OnDeny, Operand,
     Reason, Route, SecureToken, Statuses, Template, TokenPlace, VARIABLES, When,
@@ -75,10 +75,9 @@ pub(super) fn routes(
     // The key of the first route that always matches, and whether the ones after it have been mentioned.
     let mut always: Option<String> = None;
     let mut told = false;
-    let list = root.list("route");
-    let any = !list.is_empty();
-    for (index, section) in
-        list.iter().enumerate().filter_map(|(index, value)| Some((index, value.section()?)))
+    let route_list = root.take("route");
+    let any = route_list.is_some();
+    for (index, section) in route_list.map(|value| value.tables()).unwrap_or_default().into_iter().enumerate()
     {
         if let Some(always) = always.as_ref().filter(|_| !told) {
             section
@@ -202,7 +201,8 @@ fn name<'t>(value: &Value<'t>) -> Option<&'t str> {
 /// A condition, or a list of alternatives.
 fn group(value: &Value<'_>, context: &Context<'_>) -> Option<Vec<Condition>> {
     if !value.is_list() {
-        return Some(vec![condition(value.section()?, context)?]);
+        let section = value.section_like("a condition or a list of conditions")?;
+        return Some(vec![condition(section, context)?]);
     }
     let list = value.list()?;
     if list.is_empty() {
@@ -262,6 +262,14 @@ fn condition(mut section: Section<'_>, context: &Context<'_>) -> Option<Conditio
         Some(value) if value.is_string() => Operand::Text(value.string()?),
         Some(value) => return value.wrong_type("a string or a list of strings"),
     };
+    if let (Some("matches" | "does_not_match"), Operand::Text(text)) = (operator_name, operand)
+        && let Err(error) = Search::new(text, &Limits::default())
+    {
+        // The condition may put the pattern into a group that ignores case. What is wrong with it has to be found
+        // before: `a)|(b` is a pattern within a group.
+        operand_place.problem(pattern_problem(&error.to_string()));
+        return None;
+    }
     Condition::new(variable_name?, operator_name?, operand)
         .map_err(|error| {
             let text = match (&error, operand) {
@@ -283,10 +291,7 @@ fn on_deny(value: &Value<'_>) -> Option<OnDeny> {
         }
         return Some(OnDeny::Status);
     }
-    let mut section = match value.section() {
-        Some(section) => section,
-        None => return None,
-    };
+    let mut section = value.section_like("\"status\" or a table")?;
     let (redirect, forward) = (section.take("redirect"), section.take("forward"));
     let on_deny = match (redirect, forward) {
         (Some(target), None) => target.text().and_then(|text| {
@@ -415,7 +420,24 @@ fn content_jwt(section: &mut Section<'_>, demand: bool) -> Option<ContentJwt> {
 
 fn pattern(value: &Value<'_>) -> Option<PathPattern> {
     let pattern = PathPattern::new(value.text()?, &Limits::default());
-    pattern.map_err(|error| value.place.problem(error.to_string())).ok()
+    pattern.map_err(|error| value.place.problem(pattern_problem(&error.to_string()))).ok()
+}
+
+/// A syntax error of a pattern is a drawing: the pattern, a caret under it, and then the error. This makes a sentence of
+/// it; other errors are sentences already.
+fn pattern_problem(error: &str) -> String {
+    /// By how much the drawing is indented.
+    const INDENT: usize = 4;
+    let Some(what) = error.lines().find_map(|line| line.strip_prefix("error: ")) else {
+        return error.to_owned();
+    };
+    // A pattern of several lines is drawn in another way.
+    let lines: Vec<&str> = error.lines().collect();
+    let caret = if let [_, _, caret, _] = lines[..] { caret.find('^') } else { None };
+    match caret.and_then(|at| at.checked_sub(INDENT)) {
+        Some(at) => format!("the pattern cannot be read from character {} on: {what}", at + 1),
+        None => format!("the pattern cannot be read: {what}"),
+    }
 }
 
 fn bindings(value: &Value<'_>) -> Bindings {
@@ -479,8 +501,12 @@ fn secure_token(section: &mut Section<'_>, demand: bool, context: &Context<'_>) 
     let name = secret.string()?;
     let Some(found) = context.secure_tokens.get(name) else {
         // The text is not repeated: it may well be the secret itself instead of its name.
-        let advice = advice(name, context.secure_tokens.keys().copied(), "[secure_token] tables");
-        secret.place.problem(format!("names no [secure_token] table; {advice}"));
+        if context.secure_tokens.is_empty() {
+            secret.place.problem("names no [secure_token] table, and there is none; add [secure_token.NAME]");
+        } else {
+            let advice = advice(name, context.secure_tokens.keys().copied(), "tables");
+            secret.place.problem(format!("names no [secure_token] table; {advice}"));
+        }
         return None;
     };
     let algorithm: Algorithm = algorithm.unwrap_or(found.algorithm);

@@ -46,17 +46,16 @@ pub(super) fn keys(section: Option<&Section<'_>>, folder: &Path) -> (KeyRing, bo
 fn slots(mut section: Section<'_>, folder: &Path) -> Vec<Slot> {
     let any_size = section.boolean("allow_key_size", false);
     let way_out = "write for example slots = [ { slot = 0, key_file = \"/etc/edgegate/key\" } ]";
-    let list = section.require("slots", way_out).and_then(|value| {
-        let list = value.list()?;
-        if list.is_empty() {
+    let list = section.require("slots", way_out).map(|value| {
+        if value.list_len() == Some(0) {
             value.place.problem(format!("needs at least one slot; {way_out}"));
         }
-        Some(list)
+        value.tables()
     });
     section.finish();
     let mut numbers = BTreeMap::new();
     let mut slots = Vec::new();
-    for section in list.unwrap_or_default().iter().filter_map(Value::section) {
+    for section in list.unwrap_or_default() {
         let Some((place, slot)) = slot(section, any_size, folder) else { continue };
         if let Some(earlier) = numbers.insert(slot.slot, place.key.clone()) {
             place.problem(format!(
