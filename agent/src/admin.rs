@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Answers monitoring systems.
-pub struct Admin {
+pub(crate) struct Admin {
     metrics: Metrics,
     shutdown: watch::Receiver<bool>,
 }
@@ -21,7 +21,7 @@ pub struct Admin {
 impl Admin {
     /// Serves `metrics`; not ready any more once `shutdown` is true.
     #[must_use]
-    pub fn new(metrics: Metrics, shutdown: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(metrics: Metrics, shutdown: watch::Receiver<bool>) -> Self {
         Self { metrics, shutdown }
     }
 

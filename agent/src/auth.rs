@@ -70,7 +70,7 @@ impl Asker {
 }
 
 /// The auth listener of a process.
-pub struct Auth {
+pub(crate) struct Auth {
     judge: Judge,
 }
 
@@ -87,7 +87,7 @@ struct Question {
 impl Auth {
     /// A listener that decides by `judge`.
     #[must_use]
-    pub fn new(judge: Judge) -> Self {
+    pub(crate) fn new(judge: Judge) -> Self {
         Self { judge }
     }
 
@@ -182,7 +182,10 @@ fn question(
         }
     };
     let Some(target) = target else {
-        tracing::warn!(?asker, "the asking proxy does not say which URI it asks about; see its example configuration");
+        tracing::warn!(
+            ?asker,
+            "the asking proxy does not say which URI it asks about; see its example configuration"
+        );
         return Err(Refusal { status: asker.visible(StatusCode::BAD_REQUEST), ..Refusal::BAD_REQUEST });
     };
 
@@ -197,7 +200,10 @@ fn question(
         _ => connection.peer,
     };
     let Some(client) = client else {
-        tracing::warn!(?asker, "the asking proxy does not say who the client is; see its example configuration");
+        tracing::warn!(
+            ?asker,
+            "the asking proxy does not say who the client is; see its example configuration"
+        );
         return Err(Refusal { status: asker.visible(StatusCode::BAD_REQUEST), ..Refusal::BAD_REQUEST });
     };
 
@@ -258,9 +264,9 @@ fn reply(asker: Asker, judged: &Judged) -> Response<Body> {
 
 /// An asker has to forward by itself; to one that does not, the request is refused.
 fn forwarded_status(judged: &Judged, reason: validator_core::Reason) -> StatusCode {
-    let status = judged.route.map_or(reason.status(), |index| {
-        judged.snapshot.config.policy.routes[index].statuses.get(reason)
-    });
+    let status = judged
+        .route
+        .map_or(reason.status(), |index| judged.snapshot.config.policy.routes[index].statuses.get(reason));
     StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN)
 }
 

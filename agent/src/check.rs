@@ -180,8 +180,8 @@ fn parse_headers(lines: &[String]) -> anyhow::Result<HeaderMap> {
     for line in lines {
         let (name, value) =
             line.split_once(':').with_context(|| format!("--header {line:?}: write 'Name: value'"))?;
-        let name =
-            HeaderName::try_from(name.trim()).with_context(|| format!("--header: {name:?} is no field name"))?;
+        let name = HeaderName::try_from(name.trim())
+            .with_context(|| format!("--header: {name:?} is no field name"))?;
         let value = HeaderValue::from_str(value.trim())
             .with_context(|| format!("--header {name}: the value has a character that no header may have"))?;
         headers.append(name, value);

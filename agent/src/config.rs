@@ -2,7 +2,6 @@
 //!
 //! A [`Config`] has the compiled [`Policy`] of the validator and the settings of everything around it. No problem,
 //! `Debug` text or warning ever contains a secret.
-#![cfg_attr(not(test), expect(dead_code, unused_imports, reason = "no command reads a configuration yet"))]
 
 mod listeners;
 mod lists;
@@ -13,10 +12,10 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use listeners::{Auth, Gateway, Listen, Upstream};
-pub(crate) use lists::{GeoPaths, Kernel, KernelMode, SessionAction};
-pub(crate) use problem::{Problem, Problems};
-pub(crate) use routes::RouteSettings;
+pub use listeners::{Auth, Gateway, Listen, Upstream};
+pub use lists::{GeoPaths, Kernel, KernelMode, SessionAction};
+pub use problem::{Problem, Problems};
+pub use routes::RouteSettings;
 
 use listeners::Listeners;
 use problem::{Place, Report};
@@ -31,45 +30,45 @@ use zeroize::Zeroizing;
 
 /// A whole configuration.
 #[derive(Debug)]
-pub(crate) struct Config {
+pub struct Config {
     /// Where state is kept between two runs.
-    pub(crate) state_dir: PathBuf,
+    pub state_dir: PathBuf,
     /// The compiled policy.
-    pub(crate) policy: Policy,
+    pub policy: Policy,
     /// What routes need besides; parallel to `policy.routes`.
-    pub(crate) routes: Vec<RouteSettings>,
+    pub routes: Vec<RouteSettings>,
     /// The reverse proxy. It or `auth` is present.
-    pub(crate) gateway: Option<Gateway>,
+    pub gateway: Option<Gateway>,
     /// The auth listener.
-    pub(crate) auth: Option<Auth>,
+    pub auth: Option<Auth>,
     /// The control socket's absolute path.
-    pub(crate) control: Option<PathBuf>,
+    pub control: Option<PathBuf>,
     /// Where metrics are served.
-    pub(crate) metrics: Option<SocketAddr>,
+    pub metrics: Option<SocketAddr>,
     /// How to log.
-    pub(crate) log: Log,
+    pub log: Log,
     /// Where the geo databases are.
-    pub(crate) geo: GeoPaths,
+    pub geo: GeoPaths,
     /// The kernel prefilter.
-    pub(crate) kernel: Kernel,
+    pub kernel: Kernel,
     /// How many distinct sessions may be blacklisted, 1 to 10,000,000.
-    pub(crate) blacklist_capacity: usize,
+    pub blacklist_capacity: usize,
     /// What is legal and probably not meant, in the order of the file.
-    pub(crate) warnings: Vec<Problem>,
+    pub warnings: Vec<Problem>,
 }
 
 /// How to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Log {
+pub struct Log {
     /// The form of a line.
-    pub(crate) format: LogFormat,
+    pub format: LogFormat,
     /// What is logged at all.
-    pub(crate) level: LogLevel,
+    pub level: LogLevel,
 }
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFormat {
+pub enum LogFormat {
     /// For people.
     Text,
     /// For programs.
@@ -78,7 +77,7 @@ pub(crate) enum LogFormat {
 
 /// The least important events that are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogLevel {
+pub enum LogLevel {
     /// Failures.
     Error,
     /// What may become a failure.
@@ -91,11 +90,25 @@ pub(crate) enum LogLevel {
     Trace,
 }
 
+impl LogLevel {
+    /// The word that stands for it in a configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
 /// Reads a configuration file. `now` (unix seconds) only serves warnings.
 ///
 /// # Errors
 /// Everything that is wrong with the file; or that it cannot be read.
-pub(crate) fn load(path: &Path, now: u64) -> Result<Config, Problems> {
+pub fn load(path: &Path, now: u64) -> Result<Config, Problems> {
     let bytes = fs::read(path).map(Zeroizing::new);
     let bytes = bytes.map_err(|error| Problems::of_file(path, format!("cannot be read: {error}")))?;
     match std::str::from_utf8(&bytes) {
@@ -112,7 +125,7 @@ pub(crate) fn load(path: &Path, now: u64) -> Result<Config, Problems> {
 ///
 /// # Errors
 /// Everything that is wrong with the text, and with the key files that it names.
-pub(crate) fn parse(text: &str, origin: &Path, now: u64) -> Result<Config, Problems> {
+pub fn parse(text: &str, origin: &Path, now: u64) -> Result<Config, Problems> {
     let report = Report::new(origin, text);
     let (mut document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {

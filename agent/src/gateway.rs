@@ -26,7 +26,7 @@ const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
 const OWN_PREFIX: &str = "x-edgegate-";
 
 /// The gateway of a process.
-pub struct Gateway {
+pub(crate) struct Gateway {
     judge: Judge,
     upstreams: Upstreams,
 }
@@ -42,7 +42,7 @@ struct Origin {
 impl Gateway {
     /// A gateway that decides by `judge`.
     #[must_use]
-    pub fn new(judge: Judge, upstreams: Upstreams) -> Self {
+    pub(crate) fn new(judge: Judge, upstreams: Upstreams) -> Self {
         Self { judge, upstreams }
     }
 
@@ -176,7 +176,11 @@ fn upstream_timeouts(settings: &config::Gateway) -> UpstreamTimeouts {
 
 /// Who sent the request. A peer is believed about others only if it is a trusted proxy; on a unix socket it is whoever
 /// may open the socket.
-fn origin(headers: &HeaderMap, connection: Connection, settings: &config::Gateway) -> Result<Origin, Refusal> {
+fn origin(
+    headers: &HeaderMap,
+    connection: Connection,
+    settings: &config::Gateway,
+) -> Result<Origin, Refusal> {
     let trusted = match connection.peer {
         Some(peer) => settings.trusted_proxies.contains(peer),
         None => true,
@@ -284,12 +288,7 @@ fn remove_token(headers: &mut HeaderMap, place: &TokenPlace) {
     }
 }
 
-fn denial(
-    settings: &config::Gateway,
-    judged: &Judged,
-    status: StatusCode,
-    reason: Reason,
-) -> Response<Body> {
+fn denial(settings: &config::Gateway, judged: &Judged, status: StatusCode, reason: Reason) -> Response<Body> {
     let mut response = answer(status, if settings.deny_body { reason.name() } else { "" });
     let headers = response.headers_mut();
     if settings.deny_body {
@@ -300,7 +299,7 @@ fn denial(
 }
 
 /// Adds what the route wants on its refusals.
-pub fn add_deny_headers(headers: &mut HeaderMap, judged: &Judged) {
+pub(crate) fn add_deny_headers(headers: &mut HeaderMap, judged: &Judged) {
     if let Some(index) = judged.route {
         for (name, value) in &judged.snapshot.config.routes[index].deny_headers {
             headers.insert(name.clone(), value.clone());

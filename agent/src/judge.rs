@@ -13,7 +13,7 @@ use validator_core::{Decision, Headers, Reason, Request, Scratch, Verdict, decid
 
 /// Decides for every listener of the process.
 #[derive(Clone)]
-pub struct Judge {
+pub(crate) struct Judge {
     live: Live,
     clock: Clock,
     metrics: Metrics,
@@ -21,7 +21,7 @@ pub struct Judge {
 }
 
 /// What a listener knows of a request.
-pub struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     /// The method.
     pub method: &'a str,
     /// The request target as received.
@@ -40,7 +40,7 @@ pub struct Asked<'a> {
 
 /// A verdict that outlives its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The content may be had.
     Allow {
         /// Path and query without the token.
@@ -76,7 +76,7 @@ pub enum Answer {
 }
 
 /// An answer, the route that gave it, and the snapshot it was given under.
-pub struct Judged {
+pub(crate) struct Judged {
     /// The answer.
     pub answer: Answer,
     /// Index of the route.
@@ -107,25 +107,25 @@ thread_local! {
 impl Judge {
     /// A judge of the snapshot in force.
     #[must_use]
-    pub fn new(live: Live, clock: Clock, metrics: Metrics) -> Self {
+    pub(crate) fn new(live: Live, clock: Clock, metrics: Metrics) -> Self {
         Self { live, clock, metrics, denials: Arc::default() }
     }
 
     /// The snapshot in force, for what must be known before a decision.
     #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.live.current()
     }
 
     /// The counters of the process.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
     /// Decides on one request under one snapshot.
     #[must_use]
-    pub fn judge(&self, snapshot: Arc<Snapshot>, asked: &Asked<'_>) -> Judged {
+    pub(crate) fn judge(&self, snapshot: Arc<Snapshot>, asked: &Asked<'_>) -> Judged {
         let fields = Fields(asked.headers);
         let request = Request {
             method: asked.method,

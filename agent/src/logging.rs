@@ -18,8 +18,9 @@ const MAX_SEGMENT: usize = 80;
 
 /// Sends events to standard error. The environment variable `EDGEGATE_LOG` overrides the configured level with a
 /// filter like `edgegate=debug`.
-pub fn init(log: &Log) {
-    let filter = EnvFilter::try_from_env("EDGEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(log.level.as_str()));
+pub(crate) fn init(log: &Log) {
+    let filter =
+        EnvFilter::try_from_env("EDGEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(log.level.as_str()));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call, as tests make, leaves the first in force.
     let _already_set = match log.format {
@@ -31,7 +32,7 @@ pub fn init(log: &Log) {
 /// A path as it may be logged: anything that could be part of a token is replaced, and so is what a terminal or a log
 /// reader could take for something else.
 #[must_use]
-pub fn redacted(path: &[u8]) -> String {
+pub(crate) fn redacted(path: &[u8]) -> String {
     let mut shown = String::new();
     for (index, segment) in path.split(|&b| b == b'/').enumerate() {
         if index > 0 {
@@ -73,7 +74,7 @@ fn printable(bytes: &[u8]) -> Cow<'_, str> {
 
 /// Lets a bounded number of events through each second.
 #[derive(Debug, Default)]
-pub struct Limiter {
+pub(crate) struct Limiter {
     /// The current second in the upper half, events in it in the lower.
     window: AtomicU64,
     suppressed: AtomicU64,
@@ -82,7 +83,7 @@ pub struct Limiter {
 impl Limiter {
     /// Whether an event at `now` (unix seconds) may be logged; with it comes the number of those left out since the
     /// last one that was.
-    pub fn admit(&self, now: u64) -> Option<u64> {
+    pub(crate) fn admit(&self, now: u64) -> Option<u64> {
         let second = now & 0xffff_ffff;
         let seen = self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| {
             Some(if window >> 32 == second { window.saturating_add(1) } else { second << 32 | 1 })

@@ -9,11 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use validator_core::net::{NetSet, canonical};
 
 /// A body of our own, or one that is passed through.
-pub type Body = Either<Full<Bytes>, Incoming>;
+pub(crate) type Body = Either<Full<Bytes>, Incoming>;
 
 /// A request that is refused for its HTTP, before anything is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The status.
     pub status: StatusCode,
     /// What the body, logs and metrics call it.
@@ -22,19 +22,19 @@ pub struct Refusal {
 
 impl Refusal {
     /// A request that two readers may understand differently.
-    pub const BAD_REQUEST: Self = Self { status: StatusCode::BAD_REQUEST, reason: "bad_request" };
+    pub(crate) const BAD_REQUEST: Self = Self { status: StatusCode::BAD_REQUEST, reason: "bad_request" };
     /// A request line over its limit.
-    pub const URI_TOO_LONG: Self = Self { status: StatusCode::URI_TOO_LONG, reason: "uri_too_long" };
+    pub(crate) const URI_TOO_LONG: Self = Self { status: StatusCode::URI_TOO_LONG, reason: "uri_too_long" };
     /// A header block over its limit.
-    pub const HEADERS_TOO_LARGE: Self =
+    pub(crate) const HEADERS_TOO_LARGE: Self =
         Self { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason: "headers_too_large" };
     /// A peer that may not ask.
-    pub const PEER_UNTRUSTED: Self = Self { status: StatusCode::FORBIDDEN, reason: "peer_untrusted" };
+    pub(crate) const PEER_UNTRUSTED: Self = Self { status: StatusCode::FORBIDDEN, reason: "peer_untrusted" };
 }
 
 /// A short answer of our own, never stored by anybody. `text` is the whole body, without a line end when empty.
 #[must_use]
-pub fn answer(status: StatusCode, text: &'static str) -> Response<Body> {
+pub(crate) fn answer(status: StatusCode, text: &'static str) -> Response<Body> {
     let body = if text.is_empty() { Bytes::new() } else { Bytes::from(format!("{text}\n")) };
     let mut response = Response::new(Either::Left(Full::new(body)));
     *response.status_mut() = status;
@@ -46,7 +46,7 @@ pub fn answer(status: StatusCode, text: &'static str) -> Response<Body> {
 
 /// An answer after which the connection closes.
 #[must_use]
-pub fn closing(mut response: Response<Body>) -> Response<Body> {
+pub(crate) fn closing(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -55,7 +55,7 @@ pub fn closing(mut response: Response<Body>) -> Response<Body> {
 ///
 /// # Errors
 /// [`Refusal::BAD_REQUEST`] when it does.
-pub fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h HeaderValue>, Refusal> {
+pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h HeaderValue>, Refusal> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
@@ -68,7 +68,11 @@ pub fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h Heade
 ///
 /// # Errors
 /// [`Refusal::BAD_REQUEST`] for an entry that is no address: whoever is behind it cannot be judged.
-pub fn forwarded_client(headers: &HeaderMap, peer: IpAddr, trusted: &NetSet) -> Result<IpAddr, Refusal> {
+pub(crate) fn forwarded_client(
+    headers: &HeaderMap,
+    peer: IpAddr,
+    trusted: &NetSet,
+) -> Result<IpAddr, Refusal> {
     let mut client = peer;
     let lines: Vec<&HeaderValue> = headers.get_all("x-forwarded-for").iter().collect();
     for line in lines.into_iter().rev() {
@@ -84,14 +88,14 @@ pub fn forwarded_client(headers: &HeaderMap, peer: IpAddr, trusted: &NetSet) -> 
 }
 
 /// An address, with or without a port and, for IPv6, brackets.
-pub fn parse_address(text: &str) -> Option<IpAddr> {
+pub(crate) fn parse_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).map(canonical)
 }
 
 /// Removes the fields that concern one connection only (RFC 9110, 7.6.1): those that `Connection` lists and those
 /// that are so by definition.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -104,9 +108,15 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in listed {
         headers.remove(name);
     }
-    for name in
-        ["connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "upgrade", "http2-settings"]
-    {
+    for name in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "te",
+        "upgrade",
+        "http2-settings",
+    ] {
         headers.remove(name);
     }
 }
@@ -142,7 +152,8 @@ mod tests {
             let found = forwarded_client(&headers(&[("x-forwarded-for", value)]), peer, &trusted);
             assert_eq!(found, client.map(|c| c.parse().unwrap()), "{value}");
         }
-        let two_lines = headers(&[("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "192.0.2.1, 10.0.0.9")]);
+        let two_lines =
+            headers(&[("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "192.0.2.1, 10.0.0.9")]);
         assert_eq!(forwarded_client(&two_lines, peer, &trusted), Ok("192.0.2.1".parse().unwrap()));
         assert_eq!(forwarded_client(&HeaderMap::new(), peer, &trusted), Ok(peer));
     }

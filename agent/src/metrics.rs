@@ -1,6 +1,8 @@
 //! Counters for Prometheus. No label holds anything that a client can choose.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 use std::sync::{Arc, OnceLock};
 use validator_core::{Bindings, Reason};
 

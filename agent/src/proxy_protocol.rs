@@ -14,7 +14,7 @@ const V2_FIXED: usize = 16;
 
 /// A PROXY header.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// Source and destination; `None` when the proxy speaks for itself (health checks) or about no IP connection.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
     /// Bytes after the header that were read along with it.
@@ -25,7 +25,7 @@ pub struct Header {
 ///
 /// # Errors
 /// When the connection ends first, or begins with something else.
-pub async fn read(socket: &mut Socket) -> io::Result<Header> {
+pub(crate) async fn read(socket: &mut Socket) -> io::Result<Header> {
     let mut bytes = Vec::with_capacity(256);
     loop {
         if let Some(header) = parse(&bytes)? {
@@ -50,7 +50,8 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Header>> {
     if result.is_incomplete() {
         return Ok(None);
     }
-    let invalid = |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
+    let invalid =
+        |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
     let (addresses, len) = match result {
         HeaderResult::V1(header) => {
             let header = header.map_err(|error| invalid(&error))?;

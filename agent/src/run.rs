@@ -173,7 +173,9 @@ pub async fn run(snapshot: Snapshot, path: &Path, metrics: Metrics) -> anyhow::R
         tracing::info!(listener = "metrics", %address, "listening");
     }
     if kernel_wanted {
-        tracing::warn!("kernel: off, this version has no kernel part; the prefilter lists are enforced in userspace");
+        tracing::warn!(
+            "kernel: off, this version has no kernel part; the prefilter lists are enforced in userspace"
+        );
     }
     loop {
         tokio::select! {

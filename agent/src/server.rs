@@ -23,17 +23,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Who is on the other side of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Connection {
-    /// The client, or the proxy in front of us. `None` on a unix socket.
+pub(crate) struct Connection {
+    /// The client, or the proxy in front of us; what a trusted proxy's PROXY header says. `None` on a unix socket.
     pub peer: Option<IpAddr>,
     /// Where it connected to. `None` on a unix socket.
     pub local: Option<SocketAddr>,
-    /// Whether `peer` was told by a trusted proxy in a PROXY header, so that it is the client itself.
-    pub announced: bool,
 }
 
 /// Answers requests.
-pub trait Handler: Send + Sync + 'static {
+pub(crate) trait Handler: Send + Sync + 'static {
     /// Name of the listener in metrics and logs.
     const NAME: &'static str;
 
@@ -54,7 +52,7 @@ pub trait Handler: Send + Sync + 'static {
 
 /// Limits of one connection.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// How long the client may take.
     pub timeouts: ClientTimeouts,
     /// How long a connection may be unused.
@@ -64,7 +62,7 @@ pub struct Limits {
 }
 
 /// Serves a listener until `shutdown` turns true, then lets requests under way finish for at most `drain`.
-pub async fn serve<H: Handler>(
+pub(crate) async fn serve<H: Handler>(
     listener: Listener,
     handler: Arc<H>,
     slots: Arc<Semaphore>,
@@ -107,11 +105,8 @@ async fn serve_connection<H: Handler>(
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     let limits = handler.limits();
-    let mut connection = Connection {
-        peer: socket.peer().map(|peer| peer.ip().to_canonical()),
-        local: socket.local(),
-        announced: false,
-    };
+    let mut connection =
+        Connection { peer: socket.peer().map(|peer| peer.ip().to_canonical()), local: socket.local() };
     let mut preread = Vec::new();
     if let Some(trusted) = &limits.proxy_protocol
         && connection.peer.is_none_or(|peer| trusted.contains(peer))
@@ -120,11 +115,8 @@ async fn serve_connection<H: Handler>(
         match tokio::time::timeout(limits.timeouts.header, reading).await {
             Ok(Ok(header)) => {
                 if let Some((source, destination)) = header.addresses {
-                    connection = Connection {
-                        peer: Some(source.ip().to_canonical()),
-                        local: Some(destination),
-                        announced: true,
-                    };
+                    connection =
+                        Connection { peer: Some(source.ip().to_canonical()), local: Some(destination) };
                 }
                 preread = header.rest;
             }

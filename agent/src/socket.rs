@@ -25,7 +25,7 @@ pub struct BindError {
 }
 
 /// A bound socket.
-pub enum Listener {
+pub(crate) enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// A unix socket, and its file, which goes with it.
@@ -37,7 +37,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`BindError`], which names the address.
-    pub fn bind(section: &'static str, listen: &Listen) -> Result<Self, BindError> {
+    pub(crate) fn bind(section: &'static str, listen: &Listen) -> Result<Self, BindError> {
         let bound = match listen {
             Listen::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             Listen::Unix(path) => bind_unix(path),
@@ -47,7 +47,7 @@ impl Listener {
 
     /// The address as it came out of binding, with the port that the system chose.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix(..) => None,
@@ -58,7 +58,7 @@ impl Listener {
     ///
     /// # Errors
     /// What the system says, mostly that there are too many open files.
-    pub async fn accept(&self) -> io::Result<Socket> {
+    pub(crate) async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -83,7 +83,7 @@ impl std::fmt::Display for Listener {
 }
 
 /// The file of a unix socket, removed on drop.
-pub struct SocketFile(PathBuf);
+pub(crate) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
@@ -111,7 +111,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
 }
 
 /// Either kind of socket.
-pub enum Socket {
+pub(crate) enum Socket {
     /// TCP.
     Tcp(TcpStream),
     /// A unix socket.
@@ -131,7 +131,7 @@ macro_rules! delegate {
 impl Socket {
     /// The address of the other side; `None` for a unix socket.
     #[must_use]
-    pub fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok(),
             Self::Unix(_) => None,
@@ -140,7 +140,7 @@ impl Socket {
 
     /// The address of this side; `None` for a unix socket.
     #[must_use]
-    pub fn local(&self) -> Option<SocketAddr> {
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,

@@ -29,7 +29,7 @@ const MAX_IDLE: usize = 1024;
 
 /// Why an upstream gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// No connection could be made.
     Unreachable,
     /// It took too long.
@@ -43,7 +43,7 @@ pub enum Failure {
 impl Failure {
     /// Status and name.
     #[must_use]
-    pub const fn answer(self) -> (StatusCode, &'static str) {
+    pub(crate) const fn answer(self) -> (StatusCode, &'static str) {
         match self {
             Self::Unreachable => (StatusCode::BAD_GATEWAY, "upstream_unreachable"),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
@@ -55,7 +55,7 @@ impl Failure {
 
 /// How long an upstream may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct UpstreamTimeouts {
+pub(crate) struct UpstreamTimeouts {
     /// To accept a connection.
     pub connect: Duration,
     /// To begin an answer, and between two pieces of it.
@@ -64,12 +64,12 @@ pub struct UpstreamTimeouts {
 
 /// Pools of connections by upstream. They outlive configurations, so that a reload costs no connection.
 #[derive(Clone, Default)]
-pub struct Upstreams(Arc<Mutex<HashMap<(Upstream, UpstreamTimeouts), Pool>>>);
+pub(crate) struct Upstreams(Arc<Mutex<HashMap<(Upstream, UpstreamTimeouts), Pool>>>);
 
 impl Upstreams {
     /// The pool of an upstream.
     #[must_use]
-    pub fn pool(&self, upstream: &Upstream, timeouts: UpstreamTimeouts) -> Pool {
+    pub(crate) fn pool(&self, upstream: &Upstream, timeouts: UpstreamTimeouts) -> Pool {
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pools
             .entry((upstream.clone(), timeouts))
@@ -80,7 +80,7 @@ impl Upstreams {
 
 /// Kept connections to one upstream.
 #[derive(Clone)]
-pub struct Pool {
+pub(crate) struct Pool {
     client: Client<Connector, Body>,
     authority: Authority,
     timeouts: UpstreamTimeouts,
@@ -109,7 +109,7 @@ impl Pool {
     ///
     /// # Errors
     /// A [`Failure`].
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         mut request: Request<Incoming>,
         path: PathAndQuery,
@@ -143,7 +143,8 @@ impl Pool {
                 if failure != Failure::ClientBody {
                     tracing::warn!(upstream = %self.authority, error = %chain(&error), "upstream failed");
                 }
-                let unanswered = hyper_error(&error).is_some_and(|e| e.is_incomplete_message() || e.is_canceled());
+                let unanswered =
+                    hyper_error(&error).is_some_and(|e| e.is_incomplete_message() || e.is_canceled());
                 Err((failure, unanswered))
             }
         }

@@ -15,17 +15,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Longest request line, in bytes without its line end.
-pub const MAX_REQUEST_LINE: usize = 16 * 1024;
+pub(crate) const MAX_REQUEST_LINE: usize = 16 * 1024;
 
 /// Longest header block, in bytes: everything after the request line.
-pub const MAX_HEADER_BLOCK: usize = 64 * 1024;
+pub(crate) const MAX_HEADER_BLOCK: usize = 64 * 1024;
 
 /// Most header fields of one request.
-pub const MAX_HEADERS: usize = 100;
+pub(crate) const MAX_HEADERS: usize = 100;
 
 /// What was seen of one request head on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HeadFacts {
+pub(crate) struct HeadFacts {
     /// The target holds a `#`.
     pub fragment: bool,
     /// Another reader may see another end of the body: a length beside a transfer coding, two lengths, or a coding
@@ -39,11 +39,11 @@ pub struct HeadFacts {
 
 /// Facts of the heads that arrived and were not answered yet, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Heads(Arc<Mutex<VecDeque<HeadFacts>>>);
+pub(crate) struct Heads(Arc<Mutex<VecDeque<HeadFacts>>>);
 
 impl Heads {
     /// The facts of the oldest head. hyper hands over requests in the order of their heads, each exactly once.
-    pub fn next(&self) -> HeadFacts {
+    pub(crate) fn next(&self) -> HeadFacts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or_default()
     }
 
@@ -54,7 +54,7 @@ impl Heads {
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
-pub struct ClientTimeouts {
+pub(crate) struct ClientTimeouts {
     /// From the first byte of a head, or from the start of the connection, to the end of the head.
     pub header: Duration,
     /// Between two pieces of a body, and for taking some of a response.
@@ -62,7 +62,7 @@ pub struct ClientTimeouts {
 }
 
 /// A connection that is watched.
-pub struct Wire<S> {
+pub(crate) struct Wire<S> {
     inner: S,
     /// Bytes that were read before hyper took over.
     preread: Vec<u8>,
@@ -77,7 +77,7 @@ pub struct Wire<S> {
 
 impl<S> Wire<S> {
     /// Watches `inner`; `preread` holds bytes that were already taken from it and belong to HTTP.
-    pub fn new(inner: S, preread: Vec<u8>, timeouts: ClientTimeouts) -> Self {
+    pub(crate) fn new(inner: S, preread: Vec<u8>, timeouts: ClientTimeouts) -> Self {
         Self {
             inner,
             preread,
@@ -91,7 +91,7 @@ impl<S> Wire<S> {
     }
 
     /// The facts of the heads on this connection.
-    pub fn heads(&self) -> Heads {
+    pub(crate) fn heads(&self) -> Heads {
         self.heads.clone()
     }
 
@@ -232,7 +232,9 @@ enum Chunk {
     /// The line end after the data.
     DataEnd,
     /// Within the trailer section; whether the current line is empty so far.
-    Trailer { empty: bool },
+    Trailer {
+        empty: bool,
+    },
 }
 
 impl Scanner {
@@ -324,7 +326,11 @@ fn ends_head(bytes: &[u8], from: usize) -> bool {
 }
 
 enum Head {
-    Whole { len: usize, facts: HeadFacts, next: State },
+    Whole {
+        len: usize,
+        facts: HeadFacts,
+        next: State,
+    },
     Partial,
     /// hyper's parser is the same and will refuse it too.
     Bad,
@@ -470,7 +476,9 @@ mod tests {
         let (facts, _) = scan(line(MAX_REQUEST_LINE + 1).as_bytes(), 1000);
         assert_eq!(facts, [HeadFacts { line_too_long: true, ..PLAIN }]);
 
-        let block = |len: usize| format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(len - "x: \r\n\r\n".len() - 1));
+        let block = |len: usize| {
+            format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(len - "x: \r\n\r\n".len() - 1))
+        };
         let (facts, _) = scan(block(MAX_HEADER_BLOCK).as_bytes(), 1000);
         assert_eq!(facts, [PLAIN]);
         let (facts, _) = scan(block(MAX_HEADER_BLOCK + 1).as_bytes(), 1000);
@@ -488,7 +496,8 @@ mod tests {
         assert!(scanner.partial.is_empty());
         let (_, state) = scan(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 7);
         assert_eq!(state, State::Lost);
-        let (_, state) = scan(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11111111111111111\r\n", 7);
+        let (_, state) =
+            scan(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11111111111111111\r\n", 7);
         assert_eq!(state, State::Lost);
     }
 }

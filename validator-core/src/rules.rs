@@ -260,12 +260,14 @@ impl Test {
             (_, "starts_with") => Self::StartsWith(bytes()),
             (_, "ends_with") => Self::EndsWith(bytes()),
             _ => {
-                let search = if variable.ignores_case() {
-                    Search::new(&format!("(?i:{text})"), &Limits::default())
-                } else {
-                    Search::new(text, &Limits::default())
-                };
-                Self::Matches(Box::new(search.map_err(ConditionError::Pattern)?))
+                let search =
+                    |text: &str| Search::new(text, &Limits::default()).map_err(ConditionError::Pattern);
+                // The bare text must be a pattern too: a stray `)` could close the group that is put around it.
+                let mut pattern = search(text)?;
+                if variable.ignores_case() {
+                    pattern = search(&format!("(?i:{text})"))?;
+                }
+                Self::Matches(Box::new(pattern))
             }
         })
     }

@@ -14,45 +14,45 @@ const LONGEST_SOCKET_PATH: usize = 107;
 
 /// The reverse proxy.
 #[derive(Debug)]
-pub(crate) struct Gateway {
+pub struct Gateway {
     /// At least one.
-    pub(crate) listen: Vec<Listen>,
+    pub listen: Vec<Listen>,
     /// Where allowed requests go.
-    pub(crate) upstream: Upstream,
+    pub upstream: Upstream,
     /// Peers whose `X-Forwarded-For` or PROXY header is believed.
-    pub(crate) trusted_proxies: NetSet,
+    pub trusted_proxies: NetSet,
     /// Whether connections start with a PROXY header.
-    pub(crate) proxy_protocol: bool,
+    pub proxy_protocol: bool,
     /// Whether refusals have a body.
-    pub(crate) deny_body: bool,
+    pub deny_body: bool,
     /// For a request's head, from its first byte.
-    pub(crate) header_timeout: Duration,
+    pub header_timeout: Duration,
     /// Between two pieces of a body.
-    pub(crate) body_timeout: Duration,
+    pub body_timeout: Duration,
     /// For the next request on an idle connection.
-    pub(crate) keepalive_timeout: Duration,
+    pub keepalive_timeout: Duration,
     /// For a connection to the upstream.
-    pub(crate) connect_timeout: Duration,
+    pub connect_timeout: Duration,
     /// For the upstream's response head.
-    pub(crate) upstream_timeout: Duration,
+    pub upstream_timeout: Duration,
     /// For open requests when the process ends.
-    pub(crate) drain_timeout: Duration,
+    pub drain_timeout: Duration,
     /// Client connections at a time, 1 to 1,000,000.
-    pub(crate) max_connections: usize,
+    pub max_connections: usize,
 }
 
 /// The listener that answers another proxy's authorisation requests.
 #[derive(Debug)]
-pub(crate) struct Auth {
+pub struct Auth {
     /// At least one.
-    pub(crate) listen: Vec<Listen>,
+    pub listen: Vec<Listen>,
     /// Who may ask, over TCP.
-    pub(crate) trusted_peers: NetSet,
+    pub trusted_peers: NetSet,
 }
 
 /// Where a listener listens. Displayed as in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Listen {
+pub enum Listen {
     /// An address and port; port 0 lets the system choose.
     Tcp(SocketAddr),
     /// The absolute path of a socket.
@@ -64,7 +64,7 @@ impl Listen {
     ///
     /// # Errors
     /// What is wrong and what would be right, on one line.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return socket_path(path).map(Self::Unix);
         }
@@ -88,8 +88,8 @@ impl fmt::Display for Listen {
 }
 
 /// An HTTP server without TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Upstream {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Upstream {
     /// A host and port.
     Tcp {
         /// `host:port`, the port always written; an IPv6 address is in brackets.
@@ -105,7 +105,7 @@ impl Upstream {
     /// # Errors
     /// What is wrong and what would be right, on one line. The text itself is not repeated, since it may contain a
     /// password.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return socket_path(path).map(Self::Unix);
         }

@@ -17,48 +17,48 @@ const CAPACITY: usize = 1_000_000;
 
 /// The geo databases. The files are not opened here.
 #[derive(Debug, Default)]
-pub(crate) struct GeoPaths {
+pub struct GeoPaths {
     /// Cities, and with them countries.
-    pub(crate) city: Option<PathBuf>,
+    pub city: Option<PathBuf>,
     /// Countries.
-    pub(crate) country: Option<PathBuf>,
+    pub country: Option<PathBuf>,
     /// Autonomous systems.
-    pub(crate) asn: Option<PathBuf>,
+    pub asn: Option<PathBuf>,
 }
 
 impl GeoPaths {
     /// Whether there is a database that knows countries.
-    pub(crate) fn knows_countries(&self) -> bool {
+    pub fn knows_countries(&self) -> bool {
         self.city.is_some() || self.country.is_some()
     }
 }
 
 /// The kernel prefilter. What it refuses is also in [`validator_core::Prefilter`], where it applies on every listener.
 #[derive(Debug)]
-pub(crate) struct Kernel {
+pub struct Kernel {
     /// Network interfaces to attach to; none turns the kernel prefilter off.
-    pub(crate) interfaces: Vec<String>,
+    pub interfaces: Vec<String>,
     /// How to attach.
-    pub(crate) mode: KernelMode,
+    pub mode: KernelMode,
     /// Whether the process ends when it cannot attach.
-    pub(crate) required: bool,
+    pub required: bool,
     /// Whether refusals are only counted.
-    pub(crate) monitor: bool,
+    pub monitor: bool,
     /// Refused networks, as configured.
-    pub(crate) deny: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
     /// Networks exempt from everything else, as configured.
-    pub(crate) allow: Vec<IpNet>,
+    pub allow: Vec<IpNet>,
     /// The destination networks of each of the policy's services, in the same order.
-    pub(crate) services: Vec<Vec<IpNet>>,
+    pub services: Vec<Vec<IpNet>>,
     /// Ports whose connections are watched for blacklisted sessions.
-    pub(crate) session_ports: Vec<u16>,
+    pub session_ports: Vec<u16>,
     /// What happens to a connection with a blacklisted session.
-    pub(crate) session_action: SessionAction,
+    pub session_action: SessionAction,
 }
 
 /// How the kernel prefilter attaches to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KernelMode {
+pub enum KernelMode {
     /// In the driver where it can, else in the network stack.
     Auto,
     /// In the driver.
@@ -69,7 +69,7 @@ pub(crate) enum KernelMode {
 
 /// What the kernel does to a connection with a blacklisted session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SessionAction {
+pub enum SessionAction {
     /// Answers in place of the server.
     Respond,
     /// Resets the connection.

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 /// Something in a configuration file that has to change, or that may not be meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub struct Problem {
     /// The configuration file, as it was named by the caller.
-    pub(crate) file: Arc<Path>,
+    pub file: Arc<Path>,
     /// Line and column, both counted from 1, the column in characters; `None` when the file as a whole is meant.
-    pub(crate) at: Option<(usize, usize)>,
+    pub at: Option<(usize, usize)>,
     /// The dotted key, such as `route[0].check`; empty when no single key is meant.
-    pub(crate) key: String,
+    pub key: String,
     /// What is wrong and the way out, on one line.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl fmt::Display for Problem {
@@ -34,7 +34,7 @@ impl fmt::Display for Problem {
 
 /// Everything that is wrong with a configuration file, in the order of the file. Displayed as one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problems(Vec<Problem>);
+pub struct Problems(Vec<Problem>);
 
 impl Problems {
     /// A problem of the file as a whole.
@@ -43,7 +43,7 @@ impl Problems {
     }
 
     /// The problems one by one; there is at least one.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Problem> {
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }
 }

@@ -33,9 +33,9 @@ const FRAMING: [&str; 11] = [
 
 /// What a route needs besides its [`Route`].
 #[derive(Debug, Default)]
-pub(crate) struct RouteSettings {
+pub struct RouteSettings {
     /// Headers of every refusal.
-    pub(crate) deny_headers: Vec<(HeaderName, HeaderValue)>,
+    pub deny_headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What routes refer to.

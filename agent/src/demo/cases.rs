@@ -226,12 +226,7 @@ on_deny = {{ redirect = "https://login.example/?return={{return}}" }}
                 Reason::LocalityMismatch,
             ),
             allowed("bound to a network", PARIS, with(r#","asn":"AS3215""#, &playlist), &playlist),
-            refused(
-                "bound to a network",
-                MUNICH,
-                with(r#","asn":"AS3215""#, &playlist),
-                Reason::AsnMismatch,
-            ),
+            refused("bound to a network", MUNICH, with(r#","asn":"AS3215""#, &playlist), Reason::AsnMismatch),
             refused(
                 "dot segment after the token",
                 PARIS,

@@ -110,7 +110,10 @@ fn show_commands(minter: &Minter, gateway: SocketAddr) {
     for (title, command) in [
         ("allowed", format!("curl -i '{hls}'")),
         ("the same without its token", format!("curl -i '{base}/Content/Channel/Demo/HLS/master.m3u8'")),
-        ("bound to France, asked from Germany", format!("curl -i --interface 127.0.0.2 '{base}{}'", minter.french())),
+        (
+            "bound to France, asked from Germany",
+            format!("curl -i --interface 127.0.0.2 '{base}{}'", minter.french()),
+        ),
         ("Secure Token", format!("curl -i '{lesson}'")),
         ("play HLS through the gate", format!("ffplay '{hls}'")),
         ("play DASH through the gate", format!("ffplay '{dash}'")),
