@@ -155,7 +155,7 @@ pub fn decide<'a, T: Trace>(
     let Some((index, misplaced)) = find_route(policy, &facts, trace) else {
         let verdict = match policy.fallback {
             Fallback::Allow => {
-                let upstream_uri = upstream_uri(&facts, core::iter::empty(), out);
+                let upstream_uri = upstream_uri(&facts, &core::iter::empty(), out);
                 Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: None }
             }
             Fallback::Deny => Verdict::Deny { reason: Reason::NoRoute, status: Reason::NoRoute.status() },
@@ -179,7 +179,7 @@ pub fn decide<'a, T: Trace>(
     };
     let verdict = match outcome {
         Ok(()) => {
-            let upstream_uri = upstream_uri(&facts, stripped_parameters(&route.check), out);
+            let upstream_uri = upstream_uri(&facts, &stripped_parameters(&route.check), out);
             Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: findings.session }
         }
         Err(reason) => refuse(route, reason, &facts, out),
@@ -490,12 +490,12 @@ fn stripped_parameters(check: &Check) -> impl Iterator<Item = &str> + Clone {
 /// Path and query without any token. Borrowed from the request unless parameters must be cut out of the query.
 fn upstream_uri<'a, 'n>(
     facts: &Facts<'a>,
-    parameters: impl Iterator<Item = &'n str> + Clone,
+    parameters: &(impl Iterator<Item = &'n str> + Clone),
     out: &'a mut Vec<u8>,
 ) -> &'a [u8] {
     let Target { origin_form, path, query, .. } = facts.target;
     match query {
-        Some(query) if query::mentions(query, parameters.clone()) => {
+        Some(query) if query::mentions(query, parameters) => {
             out.clear();
             out.extend_from_slice(facts.path);
             query::push_without(out, query, parameters);
@@ -511,7 +511,7 @@ fn refuse<'a>(route: &'a Route, reason: Reason, facts: &Facts<'a>, out: &'a mut 
     match &route.on_deny {
         OnDeny::Status => Verdict::Deny { reason, status: route.statuses.get(reason) },
         OnDeny::Forward(upstream) => {
-            Verdict::Forward { upstream, upstream_uri: upstream_uri(facts, parameters, out), reason }
+            Verdict::Forward { upstream, upstream_uri: upstream_uri(facts, &parameters, out), reason }
         }
         OnDeny::Redirect(template) => {
             out.clear();
@@ -520,7 +520,7 @@ fn refuse<'a>(route: &'a Route, reason: Reason, facts: &Facts<'a>, out: &'a mut 
                 out.extend_from_slice(first.as_bytes());
             }
             for part in parts {
-                push_return_url(out, facts, parameters.clone());
+                push_return_url(out, facts, &parameters);
                 out.extend_from_slice(part.as_bytes());
             }
             Verdict::Redirect { location: out, reason }
@@ -532,7 +532,7 @@ fn refuse<'a>(route: &'a Route, reason: Reason, facts: &Facts<'a>, out: &'a mut 
 fn push_return_url<'n>(
     out: &mut Vec<u8>,
     facts: &Facts<'_>,
-    parameters: impl Iterator<Item = &'n str> + Clone,
+    parameters: &(impl Iterator<Item = &'n str> + Clone),
 ) {
     let authority = facts.target.authority.unwrap_or(facts.request.host);
     push_encoded(out, facts.request.scheme.as_bytes());

@@ -2,7 +2,7 @@
 
 use crate::keys::Key;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -20,6 +20,6 @@ pub fn compact(header: &str, payload: &str, key: &Key) -> String {
 /// A token with the usual header for `kid`, whose name needs no escaping in JSON beyond quotes and backslashes.
 #[must_use]
 pub fn content_jwt(kid: &str, payload: &str, key: &Key) -> String {
-    let kid = kid.replace('\\', "\\\\").replace('"', "\\\"").to_string();
+    let kid = kid.replace('\\', "\\\\").replace('"', "\\\"");
     compact(&format!(r#"{{"typ":"JWT","alg":"HS256","kid":"{kid}"}}"#), payload, key)
 }
