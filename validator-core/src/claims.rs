@@ -24,13 +24,32 @@ pub(crate) struct Claims<'a> {
     asn: Option<Value<'a>>,
 }
 
+/// A claim that is missing or not as it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadClaim {
+    /// [`Reason::ClaimMissing`] or [`Reason::ClaimInvalid`].
+    pub(crate) reason: Reason,
+    /// Its name.
+    pub(crate) claim: &'static str,
+}
+
+impl BadClaim {
+    const fn missing(claim: &'static str) -> Self {
+        Self { reason: Reason::ClaimMissing, claim }
+    }
+
+    const fn invalid(claim: &'static str) -> Self {
+        Self { reason: Reason::ClaimInvalid, claim }
+    }
+}
+
 impl<'a> Claims<'a> {
     /// Reads and checks every claim that has a meaning; others are left alone.
     ///
     /// # Errors
-    /// [`Reason::ClaimMissing`] when a mandatory claim is absent, else [`Reason::ClaimInvalid`] when any claim has the
-    /// wrong type or a value that it cannot have.
-    pub(crate) fn read(payload: Value<'a>) -> Result<Self, Reason> {
+    /// The first mandatory claim that is absent, else the first claim with the wrong type or a value that it cannot
+    /// have.
+    pub(crate) fn read(payload: Value<'a>) -> Result<Self, BadClaim> {
         // One walk over the members instead of a search for each claim.
         let (mut iat, mut exp, mut cid, mut stt, mut nbf, mut sid) = (None, None, None, None, None, None);
         let (mut local, mut cip, mut geo, mut geo_tw, mut asn) = (None, None, None, None, None);
@@ -51,33 +70,31 @@ impl<'a> Claims<'a> {
             };
             *place = Some(member);
         }
-        let missing = Reason::ClaimMissing;
-        let (iat, exp) = (iat.ok_or(missing)?, exp.ok_or(missing)?);
-        let (cid, stt) = (cid.ok_or(missing)?, stt.ok_or(missing)?);
+        let present = |name, claim: Option<Value<'a>>| claim.ok_or(BadClaim::missing(name));
+        let (iat, exp) = (present("iat", iat)?, present("exp", exp)?);
+        let (cid, stt) = (present("cid", cid)?, present("stt", stt)?);
 
-        let invalid = Reason::ClaimInvalid;
-        let time = |claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(invalid);
-        let text = |claim: Option<Value<'a>>| claim.map(|c| c.as_str().ok_or(invalid)).transpose();
-        let valid = |claim: Option<Value<'a>>, check: fn(Value<'_>) -> bool| {
-            if claim.is_none_or(check) { Ok(claim) } else { Err(invalid) }
+        let time = |name, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(BadClaim::invalid(name));
+        let text = |name, claim: Option<Value<'a>>| {
+            claim.map(|claim| claim.as_str().ok_or(BadClaim::invalid(name))).transpose()
         };
-        let claims = Self {
+        let valid = |name, claim: Option<Value<'a>>, check: fn(Value<'_>) -> bool| {
+            if claim.is_none_or(check) { Ok(claim) } else { Err(BadClaim::invalid(name)) }
+        };
+        valid("cid", Some(cid), |cid| cid.as_str().is_some_and(|cid| !cid.is_empty()))?;
+        valid("stt", Some(stt), is_technology)?;
+        Ok(Self {
             payload,
-            iat: time(iat)?,
-            exp: time(exp)?,
-            nbf: nbf.map(time).transpose()?,
-            sid: text(sid)?,
-            local: text(local)?,
-            cip: valid(cip, |cip| one_or_more(cip, |c| c.as_str().and_then(parse_net).is_some()))?,
-            geo: valid(geo, is_country_list)?,
-            geo_tw: valid(geo_tw, is_window_list)?,
-            asn: valid(asn, |asn| one_or_more(asn, |a| asn_number(a).is_some()))?,
-        };
-        let named = cid.as_str().is_some_and(|cid| !cid.is_empty());
-        let technology = stt
-            .as_str()
-            .is_some_and(|stt| ["dash", "hls", "mss"].iter().any(|known| stt.eq_ignore_ascii_case(known)));
-        if named && technology { Ok(claims) } else { Err(invalid) }
+            iat: time("iat", iat)?,
+            exp: time("exp", exp)?,
+            nbf: nbf.map(|nbf| time("nbf", nbf)).transpose()?,
+            sid: text("sid", sid)?,
+            local: text("local", local)?,
+            cip: valid("cip", cip, |cip| one_or_more(cip, |c| c.as_str().and_then(parse_net).is_some()))?,
+            geo: valid("geo", geo, is_country_list)?,
+            geo_tw: valid("geo-tw", geo_tw, is_window_list)?,
+            asn: valid("asn", asn, |asn| one_or_more(asn, |a| asn_number(a).is_some()))?,
+        })
     }
 
     /// Whether a named group of the path has the value of the claim of the same name. `stt` ignores ASCII case; all
@@ -150,6 +167,10 @@ fn any_of(value: Value<'_>, check: impl Fn(Value<'_>) -> bool) -> bool {
         Some(mut elements) => elements.any(check),
         None => check(value),
     }
+}
+
+fn is_technology(stt: Value<'_>) -> bool {
+    stt.as_str().is_some_and(|stt| ["dash", "hls", "mss"].iter().any(|known| stt.eq_ignore_ascii_case(known)))
 }
 
 fn is_country_list(geo: Value<'_>) -> bool {

@@ -10,7 +10,7 @@ use crate::query::{self, Found};
 use crate::reason::Reason;
 use crate::request::{Facts, Occurs, Request, cookie, header, host_name};
 use crate::secure_token::{self, PARAMETERS};
-use crate::token::{TokenScratch, Unverified};
+use crate::token::{self, TokenScratch, Unverified};
 use crate::uri::{self, Target};
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -184,7 +184,6 @@ pub fn decide<'a, T: Trace>(
         }
         Err(reason) => refuse(route, reason, &facts, out),
     };
-    trace.note("verdict", format_args!("{}", verdict.name()));
     Decision { verdict, route: Some(index), session: findings.session, monitored: findings.monitored, path }
 }
 
@@ -318,6 +317,7 @@ fn check_secure_token<T: Trace>(
     if T::ENABLED {
         let hashed = secure_token::hashed_text(check.algorithm, facts.path, token.e);
         trace.note("hashed", format_args!("{} of {}", check.algorithm.name(), Bytes(&hashed)));
+        trace.note("given", format_args!("st={}", secure_token::encode(token.given())));
         for secret in &check.secrets {
             trace.note("expected", format_args!("st={}", secret.sign(facts.path, token.e)));
         }
@@ -345,8 +345,14 @@ impl<'a> JwtChecker<'_, 'a> {
         let Self { policy, check, facts, now, .. } = self;
         let token = self.find_token()?;
         trace.note("token", format_args!("{} bytes", token.len()));
+        if T::ENABLED {
+            token::texts(token).for_each(|(part, text)| trace.note(part, format_args!("{}", Bytes(&text))));
+        }
 
-        let unverified = Unverified::parse(token, scratch)?;
+        let unverified = Unverified::parse(token, scratch).map_err(|malformed| {
+            trace.note("token", format_args!("{}", malformed.text()));
+            Reason::TokenMalformed
+        })?;
         let slot = unverified.slot(&policy.keys, now)?;
         let kid = unverified.kid().unwrap_or_default();
         trace.note("key", format_args!("kid {kid:?}, slot {}", slot.slot));
@@ -355,7 +361,10 @@ impl<'a> JwtChecker<'_, 'a> {
         trace.note("signature", format_args!("good"));
         self.findings.session = verified.session();
 
-        let claims = verified.claims()?;
+        let claims = verified.claims().map_err(|bad| {
+            trace.note("claims", format_args!("{} is {}", bad.claim, bad.reason));
+            bad.reason
+        })?;
         let (iat, exp) = (claims.iat, claims.exp);
         trace.note("claims", format_args!("iat {iat}, exp {exp}, now {now}"));
         let latest = now.saturating_add(policy.leeway);

@@ -186,6 +186,12 @@ pub fn parameters(secret: &Secret, path: &[u8], expiry: u64) -> alloc::string::S
     alloc::format!("st={}&e={e}", secret.sign(path, e.as_bytes()))
 }
 
+/// A hash as `st` carries it; for explanations.
+#[must_use]
+pub(crate) fn encode(hash: &[u8]) -> alloc::string::String {
+    URL_SAFE_NO_PAD.encode(hash)
+}
+
 /// The bytes that are hashed, with a placeholder for the secret; for explanations.
 #[must_use]
 pub(crate) fn hashed_text(algorithm: Algorithm, path: &[u8], e: &[u8]) -> Vec<u8> {

@@ -1,12 +1,13 @@
 //! Content JWT: from bytes to an unverified token, and from there, only through its signature, to claims.
 
-use crate::claims::Claims;
-use crate::json::{Tape, Value};
+use crate::claims::{BadClaim, Claims};
+use crate::json::{JsonError, Tape, Value};
 use crate::keys::{Key, KeyRing, Slot};
 use crate::limits::{MAX_INTEGER, MAX_JSON, MAX_TOKEN};
 use crate::reason::Reason;
 use alloc::boxed::Box;
 use alloc::vec;
+use alloc::vec::Vec;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -33,6 +34,33 @@ impl TokenScratch {
     }
 }
 
+/// Why a token is [`Reason::TokenMalformed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Malformed {
+    Length,
+    Segments,
+    Base64,
+    Json(JsonError),
+    NotObject,
+    Crit,
+}
+
+impl Malformed {
+    /// What to tell an operator.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Length => "the token is over 8 KiB",
+            Self::Segments => "the token has not three segments",
+            Self::Base64 => "a segment is not strict base64url",
+            Self::Json(JsonError::Syntax) => "header or payload is not strict JSON",
+            Self::Json(JsonError::Duplicate) => "header or payload has a name twice",
+            Self::Json(JsonError::Limit) => "header or payload is too deep or has too many values",
+            Self::NotObject => "header or payload is not a JSON object",
+            Self::Crit => "the header has `crit`, and no extension is known",
+        }
+    }
+}
+
 /// A well-formed token whose signature nobody has checked. It gives out what is needed to find the key, and no more.
 #[derive(Debug)]
 pub(crate) struct Unverified<'a> {
@@ -52,13 +80,13 @@ impl<'a> Unverified<'a> {
     /// Takes a compact token apart.
     ///
     /// # Errors
-    /// [`Reason::TokenMalformed`] unless it is three strict base64url segments, the first two of which are strict JSON
-    /// objects within the limits, without `crit`.
-    pub(crate) fn parse(token: &'a [u8], scratch: &'a mut TokenScratch) -> Result<Self, Reason> {
+    /// [`Malformed`] unless it is three strict base64url segments, the first two of which are strict JSON objects
+    /// within the limits, without `crit`.
+    pub(crate) fn parse(token: &'a [u8], scratch: &'a mut TokenScratch) -> Result<Self, Malformed> {
         if token.len() > MAX_TOKEN {
-            return Err(Reason::TokenMalformed);
+            return Err(Malformed::Length);
         }
-        let (header, payload, signature) = split(token).ok_or(Reason::TokenMalformed)?;
+        let (header, payload, signature) = split(token).ok_or(Malformed::Segments)?;
         let signed = &token[..header.len() + 1 + payload.len()];
         let TokenScratch { header: h, payload: p, signature: s, header_tape, payload_tape } = scratch;
         let header = decode(header, h)?;
@@ -67,7 +95,7 @@ impl<'a> Unverified<'a> {
         let header = read_object(header, header_tape)?;
         let payload = read_object(payload, payload_tape)?;
         if header.get("crit").is_some() {
-            return Err(Reason::TokenMalformed);
+            return Err(Malformed::Crit);
         }
         Ok(Self { signed, signature, header, payload })
     }
@@ -110,8 +138,8 @@ impl<'a> Unverified<'a> {
 
 impl<'a> Verified<'a> {
     /// # Errors
-    /// [`Reason::ClaimMissing`] or [`Reason::ClaimInvalid`].
-    pub(crate) fn claims(&self) -> Result<Claims<'a>, Reason> {
+    /// The first claim that is missing or not as it must be.
+    pub(crate) fn claims(&self) -> Result<Claims<'a>, BadClaim> {
         Claims::read(self.payload)
     }
 
@@ -128,16 +156,23 @@ fn split(token: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 /// Strict base64url: no padding, no foreign byte, no stray trailing bits.
-fn decode<'b>(text: &[u8], buffer: &'b mut [u8]) -> Result<&'b mut [u8], Reason> {
+fn decode<'b>(text: &[u8], buffer: &'b mut [u8]) -> Result<&'b mut [u8], Malformed> {
     match URL_SAFE_NO_PAD.decode_slice(text, buffer) {
         Ok(len) => Ok(&mut buffer[..len]),
-        Err(_) => Err(Reason::TokenMalformed),
+        Err(_) => Err(Malformed::Base64),
     }
 }
 
-fn read_object<'a>(text: &'a mut [u8], tape: &'a mut Tape) -> Result<Value<'a>, Reason> {
-    match tape.read(text) {
-        Ok(value) if value.is_object() => Ok(value),
-        _ => Err(Reason::TokenMalformed),
-    }
+fn read_object<'a>(text: &'a mut [u8], tape: &'a mut Tape) -> Result<Value<'a>, Malformed> {
+    let value = tape.read(text).map_err(Malformed::Json)?;
+    if value.is_object() { Ok(value) } else { Err(Malformed::NotObject) }
+}
+
+/// Header and payload as they were written, for explanations; a part that is not base64url is left out.
+pub(crate) fn texts(token: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> + '_ {
+    let parts = token.split(|&b| b == b'.');
+    ["header", "payload"]
+        .into_iter()
+        .zip(parts)
+        .filter_map(|(name, part)| Some((name, URL_SAFE_NO_PAD.decode(part).ok()?)))
 }
