@@ -3,8 +3,8 @@
 
 use validator_core::pattern::{Limits, PathPattern};
 use validator_core::{
-    Bindings, Check, Condition, ContentJwt, Fallback, Key, KeyRing, OnDeny, Operand, Policy, Prefilter, Request,
-    Route, Sessions, Slot, Statuses, TokenPlace, When, sign,
+    Bindings, Check, Condition, ContentJwt, Fallback, Key, KeyRing, OnDeny, Operand, Policy, Prefilter,
+    Request, Route, Sessions, Slot, Statuses, TokenPlace, When, sign,
 };
 
 /// The instant of every bench.

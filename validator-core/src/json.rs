@@ -255,20 +255,18 @@ impl Reader<'_> {
 
     fn string(&mut self) -> Result<Span, JsonError> {
         let start = self.at + 1;
-        let mut at = start;
-        // Most strings hold no escape: find the end without moving a byte.
-        loop {
-            match self.text.get(at) {
-                Some(b'"') => {
-                    self.at = at + 1;
-                    return span(start, at);
-                }
-                Some(b'\\') => break,
-                Some(0..=0x1f) | None => return Err(JsonError::Syntax),
-                Some(_) => at += 1,
+        let rest = self.text.get(start..).unwrap_or_default();
+        let notable = |&byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+        let at = start + rest.iter().position(notable).ok_or(JsonError::Syntax)?;
+        // Most strings hold no escape and stay as they are.
+        match self.text[at] {
+            b'"' => {
+                self.at = at + 1;
+                span(start, at)
             }
+            b'\\' => self.escaped_string(start, at),
+            _ => Err(JsonError::Syntax),
         }
-        self.escaped_string(start, at)
     }
 
     /// The rest of a string whose first escape is at `at`: decodes in place.

@@ -133,39 +133,55 @@ fn split_absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
+/// Bytes of a path that call for a closer look; all others mean only themselves.
+const NOTABLE: [bool; 256] = {
+    let mut notable = [false; 256];
+    let mut byte = 0;
+    while byte <= b' ' as usize {
+        notable[byte] = true;
+        byte += 1;
+    }
+    let mut rest: &[u8] = b"/?%\\#\x7f";
+    while let [byte, tail @ ..] = rest {
+        notable[*byte as usize] = true;
+        rest = tail;
+    }
+    notable
+};
+
 /// Checks the path at the start of `origin_form` and returns its length.
 fn check_path(origin_form: &[u8]) -> Result<usize, Ambiguity> {
     let mut at = 0;
-    while let Some(&byte) = origin_form.get(at) {
-        match byte {
+    loop {
+        let rest = &origin_form[at..];
+        let Some(plain) = rest.iter().position(|&byte| NOTABLE[usize::from(byte)]) else {
+            return Ok(origin_form.len());
+        };
+        at += plain;
+        let (byte, after) = (rest[plain], &rest[plain + 1..]);
+        at += match byte {
             b'?' => return Ok(at),
-            b'/' => {
-                let segment = &origin_form[at + 1..];
-                match segment.first() {
-                    Some(b'/') => return Err(Ambiguity::EmptySegment),
-                    Some(b'.' | b'%') if is_dot_segment(segment) => return Err(Ambiguity::DotSegment),
-                    _ => {}
-                }
-            }
-            b'%' => {
-                let digit = |index: usize| origin_form.get(index).copied().and_then(hex);
-                match (digit(at + 1), digit(at + 2)) {
+            b'/' => match after.first() {
+                Some(b'/') => return Err(Ambiguity::EmptySegment),
+                Some(b'.' | b'%') if is_dot_segment(after) => return Err(Ambiguity::DotSegment),
+                _ => 1,
+            },
+            b'%' => match after {
+                [high, low, ..] => match (hex(*high), hex(*low)) {
                     (Some(high), Some(low)) => match high << 4 | low {
                         b'/' | b'\\' => return Err(Ambiguity::EncodedSeparator),
                         0..=0x1f | 0x7f => return Err(Ambiguity::Control),
-                        _ => at += 2,
+                        _ => 3,
                     },
                     _ => return Err(Ambiguity::Escape),
-                }
-            }
+                },
+                _ => return Err(Ambiguity::Escape),
+            },
             b'\\' => return Err(Ambiguity::EncodedSeparator),
             b'#' => return Err(Ambiguity::Fragment),
-            0..=b' ' | 0x7f => return Err(Ambiguity::Control),
-            _ => {}
-        }
-        at += 1;
+            _ => return Err(Ambiguity::Control),
+        };
     }
-    Ok(at)
 }
 
 fn check_query(query: &[u8]) -> Result<(), Ambiguity> {
