@@ -251,7 +251,11 @@ impl File {
         loop {
             let token = sign::compact(header, &padded, &key);
             if token.len() >= size {
-                assert_eq!(token.len(), size, "{id}: no payload makes a token of this size; change its header");
+                assert_eq!(
+                    token.len(),
+                    size,
+                    "{id}: no payload makes a token of this size; change its header"
+                );
                 return token;
             }
             // Three bytes are four characters; the last steps are taken one by one.
