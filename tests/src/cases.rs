@@ -13,7 +13,8 @@
 //! | `payload` | JSON text of the whole payload, instead of claims |
 //! | `header` | JSON text of the token's header |
 //! | `key` | name of the key that signs |
-//! | `token` | the whole token, instead of making one; `{token}` in it is the made one |
+//! | `pad` | size of the made token in bytes; white space behind its payload fills it up |
+//! | `token` | the whole token, instead of making one; `{token}` in it is the made one, and `{head}`, `{body}` and `{mac}` are its three parts |
 //! | `st` | a Secure Token hash to make: `{ secret, path, e, algorithm }` |
 //! | `destination` | where the client connected to, `IP:PORT` |
 //! | `verdict` | `allow`, `deny`, `redirect` or `forward`; default `deny` where `reason` is given, else `allow` |
@@ -71,6 +72,7 @@ pub struct Fields {
     payload: Option<String>,
     header: Option<String>,
     key: Option<String>,
+    pad: Option<usize>,
     token: Option<String>,
     st: Option<SecureToken>,
     destination: Option<SocketAddr>,
@@ -190,7 +192,16 @@ impl File {
         };
         let made = self.made_token(own, &id);
         let token = match own.token.as_ref().or(base.token.as_ref()) {
-            Some(literal) => literal.replace("{token}", &made),
+            Some(literal) => {
+                let mut parts = made.split('.').map(str::to_owned);
+                let mut part = || parts.next().unwrap_or_default();
+                let (head, body, mac) = (part(), part(), part());
+                literal
+                    .replace("{token}", &made)
+                    .replace("{head}", &head)
+                    .replace("{body}", &body)
+                    .replace("{mac}", &mac)
+            }
             None => made,
         };
         let st = own.st.as_ref().or(base.st.as_ref()).map(secure_token).unwrap_or_default();
@@ -235,7 +246,22 @@ impl File {
             }
             (None, None) => panic!("{id}: neither claims nor payload"),
         };
-        sign::compact(header, &payload, &key)
+        let Some(size) = own.pad.or(base.pad) else { return sign::compact(header, &payload, &key) };
+        let mut padded = payload;
+        loop {
+            let token = sign::compact(header, &padded, &key);
+            if token.len() >= size {
+                assert_eq!(
+                    token.len(),
+                    size,
+                    "{id}: no payload makes a token of this size; change its header"
+                );
+                return token;
+            }
+            // Three bytes are four characters; the last steps are taken one by one.
+            let room = size - token.len();
+            padded.push_str(&" ".repeat(1.max(room.saturating_sub(4) / 4 * 3)));
+        }
     }
 }
 

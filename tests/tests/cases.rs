@@ -13,7 +13,7 @@ use tests::raw::{Echo, Reply, exchange};
 use validator_core::{Reason, Scratch, Verdict, decide};
 
 /// The least that the files must hold; fewer means that some are not found.
-const ENOUGH: usize = 150;
+const ENOUGH: usize = 1400;
 
 /// Listeners for a file whose configuration has none.
 const NO_LISTENER: &str = "[auth]\nlisten = [\"127.0.0.1:0\"]\n";

@@ -394,16 +394,17 @@ fn content_jwt(section: &mut Section<'_>, demand: bool) -> Option<ContentJwt> {
         }
         Some(list.iter().filter_map(pattern).collect())
     });
-    let lets_pass = section.word("monitor_mode", &[("block", false), ("allow", true)]);
+    let lets_pass = section.word("monitor_mode", &[("block", false), ("allow", true)]) == Some(true);
     let claims = section.take("monitor_claims");
-    let claims_place = claims.as_ref().map(|value| value.place.clone());
-    let bindings = claims.map(|value| bindings(&value));
-    match (lets_pass, claims_place) {
-        (Some(true), None) => {
-            section.place.warn("monitor_mode = \"allow\" has no effect without monitor_claims")
+    // Monitor mode is about `cip`, unless other claims are listed.
+    let bindings =
+        claims.as_ref().map_or(Bindings { cip: true, ..Bindings::default() }, |value| bindings(value));
+    match claims {
+        Some(value) if !lets_pass => {
+            value.place.warn("has no effect without monitor_mode = \"allow\"; mismatches are refused");
         }
-        (None | Some(false), Some(place)) => {
-            place.warn("has no effect without monitor_mode = \"allow\"; mismatches are refused");
+        Some(value) if value.list_len() == Some(0) => {
+            value.place.warn("is empty, so monitor_mode = \"allow\" has no effect");
         }
         _ => {}
     }
@@ -412,7 +413,7 @@ fn content_jwt(section: &mut Section<'_>, demand: bool) -> Option<ContentJwt> {
     Some(ContentJwt {
         places: places?,
         patterns: patterns?,
-        monitored: if lets_pass == Some(true) { bindings.unwrap_or_default() } else { Bindings::default() },
+        monitored: if lets_pass { bindings } else { Bindings::default() },
         max_lifetime,
         unknown_place_passes: unknown_place_passes.unwrap_or(false),
     })

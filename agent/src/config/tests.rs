@@ -308,7 +308,7 @@ fn warnings() {
             "18:38: blacklist.days.20260101[0]: in a list of strings, a comma is part of the session's name",
             "20:1: prefilter: required has no effect without interfaces",
             "27:18: route[0].monitor_claims: has no effect without monitor_mode = \"allow\"; mismatches are refused",
-            "29:1: route[1]: monitor_mode = \"allow\" has no effect without monitor_claims",
+            "34:18: route[1].monitor_claims: is empty, so monitor_mode = \"allow\" has no effect",
         ]
     );
     let catch_all =
