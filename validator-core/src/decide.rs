@@ -5,7 +5,9 @@ use crate::geo::{Geo, same_name};
 use crate::limits::MAX_TARGET;
 use crate::net::canonical;
 use crate::pattern::PatternScratch;
-use crate::policy::{Bindings, Check, ContentJwt, Fallback, OnDeny, Policy, Route, SecureToken, TokenPlace};
+use crate::policy::{
+    Bindings, Check, ContentJwt, Fallback, OnDeny, Policy, Route, SecureToken, Service, TokenPlace,
+};
 use crate::query::{self, Found};
 use crate::reason::Reason;
 use crate::request::{Facts, Occurs, Request, cookie, header, host_name};
@@ -96,6 +98,7 @@ pub struct Decision<'a> {
 pub struct Scratch {
     token: TokenScratch,
     patterns: PatternScratch,
+    decoded_path: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -109,7 +112,12 @@ impl Scratch {
     /// Scratch without room for any policy's patterns yet; see [`Scratch::reserve`].
     #[must_use]
     pub fn new() -> Self {
-        Self { token: TokenScratch::new(), patterns: PatternScratch::new(), out: Vec::new() }
+        Self {
+            token: TokenScratch::new(),
+            patterns: PatternScratch::new(),
+            decoded_path: Vec::with_capacity(MAX_TARGET),
+            out: Vec::new(),
+        }
     }
 
     /// Makes room for every decision under this policy. Without it decisions are the same, but the first ones allocate.
@@ -145,12 +153,12 @@ pub fn decide<'a, T: Trace>(
     trace: &mut T,
 ) -> Decision<'a> {
     let request = Request { client: canonical(request.client), ..*request };
-    let (facts, token_segment) = match admit(policy, request, geo, now, trace) {
+    let Scratch { token, patterns, decoded_path, out } = scratch;
+    let (facts, token_segment) = match admit(policy, request, geo, now, decoded_path, trace) {
         Ok(admitted) => admitted,
         Err(reason) => return refused_before_routing(reason),
     };
     let path = facts.path;
-    let Scratch { token, patterns, out } = scratch;
 
     let Some((index, misplaced)) = find_route(policy, &facts, trace) else {
         let verdict = match policy.fallback {
@@ -200,6 +208,7 @@ fn admit<'a, T: Trace>(
     request: Request<'a>,
     geo: &'a dyn Geo,
     now: u64,
+    decoded: &'a mut Vec<u8>,
     trace: &mut T,
 ) -> Result<(Facts<'a>, Option<&'a [u8]>), Reason> {
     let country = Cell::new(None);
@@ -218,8 +227,15 @@ fn admit<'a, T: Trace>(
         return Err(Reason::UriAmbiguous);
     }
     trace.note("path", format_args!("{}", Bytes(path)));
+    let decoded_path: &[u8] = if path.contains(&b'%') {
+        decoded.clear();
+        decoded.extend(uri::percent_decoded(path));
+        decoded
+    } else {
+        path
+    };
     let host = host_name(target.authority.unwrap_or(request.host));
-    Ok((Facts { request, target, path, host, geo, country }, token_segment))
+    Ok((Facts { request, target, path, decoded_path, host, geo, country }, token_segment))
 }
 
 fn prefilter<T: Trace>(
@@ -239,13 +255,17 @@ fn prefilter<T: Trace>(
         trace.note("prefilter", format_args!("{} is on the deny list", request.client));
         return Err(Reason::IpDenied);
     }
-    let Some(destination) = request.destination else { return Ok(()) };
-    if let Some(service) = lists.services.iter().find(|service| service.covers(destination))
+    let covers = |service: &&Service| match request.destination {
+        Some(destination) => service.covers(destination),
+        None => service.covers_everything(request.client),
+    };
+    if let Some(service) = lists.services.iter().find(covers)
         && service.applies_at(now)
     {
         let found = geo.country(request.client);
         country.set(Some(found));
         if !service.admits(found) {
+            let destination = request.destination;
             trace.note("prefilter", format_args!("country {found:?} may not reach {destination:?}"));
             return Err(Reason::CountryDenied);
         }
@@ -294,7 +314,9 @@ fn find_route<'a, T: Trace>(
     if behind.is_empty() {
         return None;
     }
-    let shifted = Facts { path: behind, country: facts.country.clone(), ..*facts };
+    // An encoded slash is ambiguous, so both forms of the path have the same segments.
+    let (_, decoded_path) = uri::first_segment(facts.decoded_path);
+    let shifted = Facts { path: behind, decoded_path, country: facts.country.clone(), ..*facts };
     let index =
         policy.routes.iter().position(|route| takes_path_token(route) && route.when.holds(&shifted))?;
     let name = &policy.routes[index].name;

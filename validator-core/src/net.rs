@@ -56,6 +56,15 @@ impl NetSet {
         }
     }
 
+    /// Whether every address of the family of `like` is in the set.
+    #[must_use]
+    pub(crate) fn covers_family(&self, like: IpAddr) -> bool {
+        match canonical(like) {
+            IpAddr::V4(_) => self.v4 == [(0, u32::MAX)],
+            IpAddr::V6(_) => self.v6 == [(0, u128::MAX)],
+        }
+    }
+
     /// Whether no address is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -131,6 +140,8 @@ mod tests {
         assert!(!NetSet::default().contains(ip("::")));
         assert!(NetSet::new(vec!["0.0.0.0/0".parse().unwrap()]).contains(ip("255.255.255.255")));
         assert!(NetSet::new(vec!["::/0".parse().unwrap()]).contains(ip("ffff::ffff")));
+        let halves = NetSet::new(["0.0.0.0/1", "128.0.0.0/1"].map(|n| n.parse().unwrap()));
+        assert!(halves.covers_family(ip("192.0.2.1")) && !halves.covers_family(ip("::1")));
     }
 
     proptest! {

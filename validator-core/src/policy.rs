@@ -79,6 +79,11 @@ impl Service {
             && (self.ports.is_empty() || self.ports.contains(&destination.1))
     }
 
+    /// Whether a client of this address family cannot but have connected to the service, wherever that was.
+    pub(crate) fn covers_everything(&self, client: IpAddr) -> bool {
+        self.ports.is_empty() && self.addresses.covers_family(client)
+    }
+
     pub(crate) fn applies_at(&self, now: u64) -> bool {
         self.windows.is_empty() || self.windows.iter().any(|window| window.contains(&now))
     }

@@ -94,12 +94,14 @@ pub fn split_cookie(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()))
 }
 
-/// A request together with what was derived from it once: the parsed target, the path without a token segment, the
-/// host without its port, and the country, looked up when first asked for.
+/// A request together with what was derived from it once: the parsed target, the path without a token segment, that
+/// path decoded for rules, the host without its port, and the country, looked up when first asked for.
 pub(crate) struct Facts<'a> {
     pub(crate) request: Request<'a>,
     pub(crate) target: Target<'a>,
     pub(crate) path: &'a [u8],
+    /// The path with percent escapes decoded. Origins decode it, so rules must, or `/%61dmin` would slip past `/admin`.
+    pub(crate) decoded_path: &'a [u8],
     pub(crate) host: &'a [u8],
     pub(crate) geo: &'a dyn Geo,
     pub(crate) country: Cell<Option<Option<Country>>>,

@@ -115,6 +115,33 @@ fn rule_service_and_claim_share_one_look_up() {
 }
 
 #[test]
+fn a_service_for_every_destination_needs_none() {
+    let service = |ports: Vec<u16>| Service {
+        addresses: net::NetSet::new([net::parse_net("0.0.0.0/0").unwrap()]),
+        ports,
+        countries: Countries::AllBut(vec![Country::new("FR").unwrap()]),
+        windows: vec![],
+    };
+    let judged = |ports| {
+        let policy = policy(vec![], vec![service(ports)]);
+        let request = Request {
+            method: "GET",
+            target: b"/live/x",
+            scheme: "https",
+            host: b"h",
+            client: [192, 0, 2, 1].into(),
+            destination: None,
+            headers: &[],
+        };
+        let geo = Counting::default();
+        decide(&policy, &request, &geo, 150, &mut Scratch::new(), &mut ()).verdict.reason()
+    };
+    assert_eq!(judged(vec![]), Some(Reason::CountryDenied));
+    // Whether the client came to this port nobody knows.
+    assert_eq!(judged(vec![443]), Some(Reason::TokenMissing));
+}
+
+#[test]
 fn without_a_database_the_claim_decides_against() {
     let policy = policy(vec![], vec![]);
     for (claim, reason) in [
