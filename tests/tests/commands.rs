@@ -4,13 +4,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
-use std::process::Output;
-use tests::binary::Home;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
+use tests::binary::{Home, Owned, finish};
 use tests::conn::Conn;
 use tests::contract::{
     CLASSES_SECRET, Config, KEY, KID, SEGMENT, claims, get, now, secure_token, strong_token, token, token_of,
 };
 use tests::origin::Origin;
+use tests::require::capability;
 
 fn home() -> Home {
     let home = Home::new();
@@ -189,4 +191,51 @@ fn the_demo_does_what_it_promises() {
     for reason in ["expired", "session_blacklisted", "geo_blocked", "path_mismatch", "signature_invalid"] {
         assert!(text.contains(reason), "no case of {reason}: {text}");
     }
+}
+
+/// The commands that it offers for pasting do what is written above them.
+#[test]
+fn the_demos_commands_can_be_pasted() {
+    let (Some(_), Some(_)) = (capability("curl"), capability("ffprobe")) else { return };
+    let mut command = Home::new().command(&["demo", "--listen", "127.0.0.1:0"]);
+    command.current_dir(std::env::temp_dir()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut demo = Owned(command.spawn().unwrap());
+    let printed = BufReader::new(demo.0.stdout.take().unwrap());
+    let lines = printed.lines().map(Result::unwrap);
+    let lines: Vec<String> = lines.take_while(|line| !line.contains("Ctrl-C")).collect();
+    let mut tried = Vec::new();
+    for pair in lines.windows(2).filter(|pair| pair[0].starts_with("# ")) {
+        let (title, command) = (&*pair[0], &*pair[1]);
+        let mut shell = Command::new("sh");
+        let output = if command.starts_with("ffplay ") {
+            // The same without a window.
+            finish({
+                shell.args([
+                    "-c",
+                    &command.replace("ffplay", "ffprobe -v error -show_entries format=format_name"),
+                ]);
+                shell
+            })
+        } else {
+            finish({
+                shell.args(["-c", &command.replace("curl -i", "curl -sS -i --max-time 30")]);
+                shell
+            })
+        };
+        assert!(output.status.success(), "{title}: {command}: {output:?}");
+        let first = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
+        tried.push((title.to_owned(), first));
+    }
+    let expected = [
+        ("# allowed", "HTTP/1.1 200 OK"),
+        ("# the same without its token", "HTTP/1.1 403 Forbidden"),
+        ("# bound to France, asked from Germany", "HTTP/1.1 403 Forbidden"),
+        ("# Secure Token", "HTTP/1.1 200 OK"),
+        ("# play HLS through the gate", "[FORMAT]"),
+        ("# play DASH through the gate", "[FORMAT]"),
+    ];
+    assert_eq!(tried, expected.map(|(title, first)| (title.to_owned(), first.to_owned())));
+    let id = i32::try_from(demo.0.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(demo.wait().code(), Some(0));
 }
