@@ -6,8 +6,11 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Programs by tool, each with arguments that succeed only where the tool is fit for use.
-const TOOLS: &[(&str, &[(&str, &[&str])])] = &[
+/// A program with arguments that succeed only where the tool is fit for use.
+type Probe = (&'static str, &'static [&'static str]);
+
+/// Programs by tool; the first that is fit is the one.
+const TOOLS: &[(&str, &[Probe])] = &[
     ("nginx", &[("nginx", &["-v"]), ("/usr/sbin/nginx", &["-v"])]),
     ("ffmpeg", &[("ffmpeg", &["-version"])]),
     ("ffprobe", &[("ffprobe", &["-version"])]),
