@@ -1,5 +1,4 @@
 //! The auth listener, asked by raw requests in the forms of nginx, Traefik and Caddy, and Envoy.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use tests::binary::Edgegate;
 use tests::conn::Conn;

@@ -61,7 +61,7 @@ impl Gate {
     }
 }
 
-fn with(changes: Value) -> Map<String, Value> {
+fn with(changes: &Value) -> Map<String, Value> {
     let mut claims = claims();
     claims.extend(changes.as_object().unwrap().clone());
     claims
@@ -144,7 +144,7 @@ fn mutations() -> Vec<(Value, &'static str)> {
 fn one_claim_at_a_time_by_the_independent_signer() {
     let mut gate = Gate::new();
     for (changes, reason) in mutations() {
-        gate.expect(&format!("{changes} instead"), &token_of(&with(changes)), SEGMENT, reason);
+        gate.expect(&format!("{changes} instead"), &token_of(&with(&changes)), SEGMENT, reason);
     }
     for (name, reason) in [
         ("iat", "claim_missing"),
@@ -204,7 +204,7 @@ fn what_is_around_the_claims() {
 
     let good = token();
     let (signed, signature) = good.rsplit_once('.').unwrap();
-    let expired = token_of(&with(json!({ "exp": now() - 5 })));
+    let expired = token_of(&with(&json!({ "exp": now() - 5 })));
     let (expired, _) = expired.rsplit_once('.').unwrap();
     for (what, token, reason) in [
         ("another signature", format!("{signed}.{}", "A".repeat(43)), "signature_invalid"),
@@ -271,7 +271,7 @@ for payload in payloads:
 ";
     use base64::Engine as _;
     let (changes, mut reasons): (Vec<Value>, Vec<&str>) = mutations().into_iter().unzip();
-    let mut payloads: Vec<Map<String, Value>> = changes.into_iter().map(with).collect();
+    let mut payloads: Vec<Map<String, Value>> = changes.iter().map(with).collect();
     for name in ["iat", "exp", "cid", "stt"] {
         let mut claims = claims();
         claims.remove(name).unwrap();

@@ -1,5 +1,4 @@
 //! From the first look at a configuration to the last request under way: starting, reloading, stopping.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use rustix::process::Signal;
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,4 @@
 //! Real players, HLS and DASH, through a gate: everything a manifest leads to is asked for with the manifest's token.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use agent::demo::media;
 use std::path::Path;
