@@ -305,8 +305,34 @@ fn a_kept_connection_that_went_away() {
     let gate = gate(&origin, |_| {});
     let mut conn = Conn::open(gate.gateway());
     for round in 0..20 {
-        assert_eq!(conn.send(get("/open/x")).reply().status, 200, "round {round}");
+        let status = conn.send(get("/open/x")).reply().status;
+        assert_eq!(status, 200, "round {round}: {}", gate.log());
     }
+}
+
+/// The same where the close crosses the next request: that comes back as a reset instead of an end.
+#[test]
+fn a_kept_connection_that_is_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gate = Edgegate::run(&Config::new(&format!("http://{}", listener.local_addr().unwrap())).text());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = vec![0; 8192];
+            let _the_whole_head = std::io::Read::read(&mut stream, &mut request).unwrap();
+            answer(&mut stream, b"whole").unwrap();
+            // Closed with the next request unread.
+            let _arrived = stream.peek(&mut request);
+        }
+    });
+    let mut conn = Conn::open(gate.gateway());
+    for round in 0..10 {
+        let reply = conn.send(get("/open/x")).reply();
+        assert_eq!((reply.status, &*reply.body), (200, &b"whole"[..]), "round {round}: {}", gate.log());
+    }
+    // What is not safe to repeat is not repeated, but answered with an error of the gate's own.
+    conn.send("POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(conn.reply().status, 502);
 }
 
 #[test]
