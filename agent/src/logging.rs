@@ -16,6 +16,9 @@ const MAX_LOGGED: usize = 256;
 /// Longest path segment that is logged as it is. A segment of a token is longer; names of content hardly are.
 const MAX_SEGMENT: usize = 80;
 
+/// Characters of a signature: 32 bytes in base64url. Whoever cuts a token in pieces may leave it whole.
+const SIGNATURE: usize = 43;
+
 /// Sends events to standard error. The environment variable `EDGEGATE_LOG` overrides the configured level with a
 /// filter like `edgegate=debug`.
 pub(crate) fn init(log: &Log) {
@@ -51,9 +54,13 @@ pub(crate) fn redacted(path: &[u8]) -> String {
     shown
 }
 
-/// Whether a path segment may be a token or a damaged one: long, or with the start of an encoded JSON object in it.
+/// Whether a path segment may be a token or a piece of one: long, or with the start of an encoded JSON object or
+/// what may be a signature in it.
 fn may_hold_token(segment: &[u8]) -> bool {
-    segment.len() > MAX_SEGMENT || segment.windows(3).any(|three| three == b"eyJ")
+    let base64url = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    segment.len() > MAX_SEGMENT
+        || segment.windows(3).any(|three| three == b"eyJ")
+        || segment.split(|b| !base64url(b)).any(|run| run.len() >= SIGNATURE)
 }
 
 fn printable(bytes: &[u8]) -> Cow<'_, str> {
@@ -109,6 +116,8 @@ mod tests {
             ("/Content/a%20b/x.ts", "/Content/a%20b/x.ts"),
             ("/eyJhbGciOiJIUzI1NiJ9.eyJ.x/Content", "/[redacted]/Content"),
             ("/xeyJhbGciOiJIUzI1NiJ9/Content", "/[redacted]/Content"),
+            ("/JzdHQifQ.y_X-daK2_y5gVhHVu2RPuFnHQQMwONY_uST92L5pQSg/Content", "/[redacted]/Content"),
+            ("/550e8400-e29b-41d4-a716-446655440000/x.ts", "/550e8400-e29b-41d4-a716-446655440000/x.ts"),
             ("/a\x1b[31m\n/b", "/a\\x1b[31m\\x0a/b"),
         ] {
             assert_eq!(redacted(path.as_bytes()), shown);

@@ -143,8 +143,12 @@ impl Pool {
                 if failure != Failure::ClientBody {
                     tracing::warn!(upstream = %self.authority, error = %chain(&error), "upstream failed");
                 }
-                let unanswered =
-                    hyper_error(&error).is_some_and(|e| e.is_incomplete_message() || e.is_canceled());
+                // A close that crosses the request comes back as a reset.
+                let unanswered = hyper_error(&error)
+                    .is_some_and(|e| e.is_incomplete_message() || e.is_canceled())
+                    || has_io_error(&error, |kind| {
+                        matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+                    });
                 Err((failure, unanswered))
             }
         }
@@ -164,10 +168,8 @@ fn without_body(request: &Request<Incoming>) -> Request<Body> {
 }
 
 fn classify(error: &hyper_util::client::legacy::Error) -> Failure {
+    let timed_out = has_io_error(error, |kind| kind == io::ErrorKind::TimedOut);
     if error.is_connect() {
-        let timed_out = sources(error)
-            .filter_map(|source| source.downcast_ref::<io::Error>())
-            .any(|e| e.kind() == io::ErrorKind::TimedOut);
         return if timed_out { Failure::Timeout } else { Failure::Unreachable };
     }
     let client_body = sources(error)
@@ -176,10 +178,11 @@ fn classify(error: &hyper_util::client::legacy::Error) -> Failure {
     if client_body {
         return Failure::ClientBody;
     }
-    let timed_out = sources(error)
-        .filter_map(|source| source.downcast_ref::<io::Error>())
-        .any(|e| e.kind() == io::ErrorKind::TimedOut);
     if timed_out { Failure::Timeout } else { Failure::Broken }
+}
+
+fn has_io_error(error: &hyper_util::client::legacy::Error, is: impl Fn(io::ErrorKind) -> bool) -> bool {
+    sources(error).filter_map(|source| source.downcast_ref::<io::Error>()).any(|e| is(e.kind()))
 }
 
 fn hyper_error(error: &hyper_util::client::legacy::Error) -> Option<&hyper::Error> {

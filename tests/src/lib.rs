@@ -1,11 +1,41 @@
 //! Harness of the end-to-end tests.
 //!
+//! - [`binary`]: the real `edgegate`, built once, run as a process of its own and ended with its test.
 //! - [`cases`]: token cases as data, and what each must lead to.
+//! - [`conn`]: connections that are kept, read answer by answer.
+//! - [`contract`]: the example configuration and tokens for it, made without the product's own code.
+//! - [`origin`]: servers behind the gate, which do what a test tells them and remember what they saw.
 //! - [`places`]: a geo database in memory, for tests of the library alone.
 //! - [`raw`]: HTTP spoken byte by byte, so that no client tidies up what a test sends.
+//! - [`require`]: tools that a test needs and a machine may lack.
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 #![expect(missing_docs, reason = "fields and variants of test data say what they are by their names")]
 
+pub mod binary;
 pub mod cases;
+pub mod conn;
+pub mod contract;
+pub mod origin;
 pub mod places;
 pub mod raw;
+pub mod require;
+
+use std::time::{Duration, Instant};
+
+/// Nothing takes this long, even on a slow and noisy machine; what does has failed.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+/// When there is none in time.
+pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
