@@ -1,0 +1,51 @@
+//! What the README shows is what comes out.
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::path::Path;
+use std::process::Command;
+use tests::binary::{self, Home, finish};
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Fenced blocks of one language.
+fn blocks(language: &str) -> Vec<String> {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let fence = format!("```{language}\n");
+    readme
+        .split(&fence)
+        .skip(1)
+        .map(|rest| rest.split_once("```").expect("a closed block").0.to_owned())
+        .collect()
+}
+
+#[test]
+fn commands_print_what_is_shown() {
+    let blocks = blocks("console");
+    assert_eq!(blocks.len(), 2, "one example for each token system");
+    let folder = binary::path().parent().unwrap().to_str().unwrap();
+    for block in blocks {
+        let (command, expected) = block.split_once('\n').unwrap();
+        let command = command.strip_prefix("$ ").expect("a command");
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("PATH='{folder}':$PATH; {command}")]).current_dir(root());
+        let output = finish(shell);
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{command}");
+    }
+}
+
+#[test]
+fn the_demo_prints_the_table_that_is_shown() {
+    let table = blocks("text").into_iter().find(|block| block.contains("as expected")).unwrap();
+    let output = Home::new().output(&["demo", "--listen", "127.0.0.1:0", "--once"]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.ends_with(&table), "printed:\n{printed}\nshown:\n{table}");
+}
+
+#[test]
+fn the_example_configuration_is_good() {
+    let mut command = Command::new(binary::path());
+    command.args(["config", "check", "agent/dist/edgegate.toml"]).current_dir(root());
+    assert!(finish(command).status.success());
+}
