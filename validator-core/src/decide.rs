@@ -163,6 +163,7 @@ pub fn decide<'a, T: Trace>(
         return Decision { verdict, route: None, session: None, monitored: Bindings::default(), path };
     };
     let route = &policy.routes[index];
+    let is_misplaced = misplaced.is_some();
     let facts = misplaced.unwrap_or(facts);
     let path = facts.path;
 
@@ -171,6 +172,8 @@ pub fn decide<'a, T: Trace>(
         Check::Allow => Ok(()),
         Check::Deny => Err(Reason::RuleDenied),
         Check::SecureToken(check) => check_secure_token(check, &facts, now, trace),
+        // Routes before this one never saw the shifted path, so a good token in another place must not open it.
+        Check::ContentJwt(_) if is_misplaced => Err(Reason::TokenMalformed),
         Check::ContentJwt(check) => {
             let checker =
                 JwtChecker { policy, check, facts: &facts, token_segment, now, findings: &mut findings };
@@ -461,16 +464,15 @@ impl<'a> JwtChecker<'_, 'a> {
     }
 
     /// The token segment. A first segment in its place that has not the shape of a token is malformed rather than
-    /// missing if something of it was cut off before, or if it consists of three parts.
+    /// missing if it consists of three parts.
     fn path_token(&self) -> Result<Option<&'a [u8]>, Reason> {
         if self.token_segment.is_some() {
             return Ok(self.token_segment);
         }
         let facts = self.facts;
-        let misplaced = facts.path.len() != facts.target.path.len();
         let (segment, rest) = uri::first_segment(facts.path);
         let three_parts = !rest.is_empty() && segment.iter().filter(|&&b| b == b'.').count() == 2;
-        if misplaced || three_parts { Err(Reason::TokenMalformed) } else { Ok(None) }
+        if three_parts { Err(Reason::TokenMalformed) } else { Ok(None) }
     }
 }
 
