@@ -1,0 +1,48 @@
+//! Requests made to get past the gate, sent to a live gateway byte by byte.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use agent::clock::Clock;
+use agent::config;
+use agent::metrics::Metrics;
+use agent::run::{self, Running};
+use agent::snapshot::Snapshot;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+use tests::raw::{Echo, exchange};
+use tokio::runtime::Runtime;
+
+/// A gateway whose origin is at `upstream`.
+fn gate(upstream: SocketAddr, settings: &str) -> (Runtime, Running) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let text = format!(
+        "[gateway]\nlisten = [\"127.0.0.1:0\"]\nupstream = \"http://{upstream}\"\n{settings}\n\
+         [[route]]\nname = \"private\"\ncheck = \"deny\"\n\
+         when = [ {{ variable = \"http_host\", operator = \"is_equal\", value = \"private\" }} ]\n\
+         [[route]]\nname = \"open\"\ncheck = \"allow\"\n"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("edgegate.toml");
+    std::fs::write(&path, text).unwrap();
+    let metrics = Metrics::new().unwrap();
+    let snapshot = Snapshot::new(config::load(&path, 0).unwrap(), &metrics).unwrap();
+    let running = runtime.block_on(async { run::start(snapshot, Clock::fixed(0), metrics).unwrap() });
+    (runtime, running)
+}
+
+#[test]
+fn a_head_too_large_for_the_scanner_is_refused() {
+    let echo = Echo::start();
+    let (_runtime, gate) = gate(echo.address, "");
+    let mut stream = TcpStream::connect(gate.gateway()[0]).unwrap();
+    stream.set_nodelay(true).unwrap();
+    // Over what the scanner keeps when the third piece arrives, within what hyper reads when the last one does.
+    let head = b"POST /x#y HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nX: ";
+    for piece in [&head[..], &[b'a'; 80_000], &[b'a'; 2_000], &[b'a'; 300], b"\r\n\r\n0\r\n\r\n"] {
+        let _closed_early = stream.write_all(piece);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 400");
+}
