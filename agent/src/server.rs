@@ -72,10 +72,14 @@ pub(crate) async fn serve<H: Handler>(
     let graceful = GracefulShutdown::new();
     loop {
         // Beyond the limit connections wait in the system's backlog.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            (Ok(slot), accepted) = next => (slot, accepted),
             _ = shutdown.wait_for(|&down| down) => break,
+            else => break,
         };
         match accepted {
             Ok(socket) => {

@@ -46,3 +46,13 @@ fn a_head_too_large_for_the_scanner_is_refused() {
     stream.read_exact(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 400");
 }
+
+#[test]
+fn a_full_house_does_not_keep_the_agent_from_stopping() {
+    let echo = Echo::start();
+    let (runtime, gate) = gate(echo.address, "max_connections = 1\ndrain_timeout = 1");
+    let mut held = TcpStream::connect(gate.gateway()[0]).unwrap();
+    held.write_all(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    held.read_exact(&mut [0; 12]).unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), gate.stop()).await }).unwrap();
+}
