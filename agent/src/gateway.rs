@@ -9,7 +9,7 @@ use crate::upstream::{Failure, UpstreamTimeouts, Upstreams};
 use crate::wire::{ClientTimeouts, HeadFacts};
 use http::header::{COOKIE, EXPECT, HOST, HeaderName, LOCATION};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use std::net::{IpAddr, Ipv4Addr};
@@ -88,6 +88,10 @@ impl Gateway {
         let Some(settings) = &snapshot.config.gateway else {
             return Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "no_gateway" });
         };
+        // A proxy for one origin opens no tunnels, and a path that was judged is not what CONNECT would ask for.
+        if request.method() == Method::CONNECT {
+            return Err(Refusal::BAD_REQUEST);
+        }
         let origin = origin(request.headers(), connection, settings)?;
         let target = target(&request, facts);
         let judged = {

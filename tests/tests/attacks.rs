@@ -31,6 +31,16 @@ fn gate(upstream: SocketAddr, settings: &str) -> (Runtime, Running) {
 }
 
 #[test]
+fn connect_opens_nothing() {
+    let echo = Echo::start();
+    let (_runtime, gate) = gate(echo.address, "");
+    for target in ["/x", "http://h/x"] {
+        let request = format!("CONNECT {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(exchange(gate.gateway()[0], request.as_bytes()).status, 400, "{target}");
+    }
+}
+
+#[test]
 fn a_head_too_large_for_the_scanner_is_refused() {
     let echo = Echo::start();
     let (_runtime, gate) = gate(echo.address, "");
