@@ -92,6 +92,10 @@ impl Gateway {
         if request.method() == Method::CONNECT {
             return Err(Refusal::BAD_REQUEST);
         }
+        // The authority of an absolute-form target replaces `Host` for rules and origin alike (RFC 9112, 3.2.2).
+        if let Some(Ok(host)) = request.uri().authority().map(|a| HeaderValue::from_str(a.as_str())) {
+            request.headers_mut().insert(HOST, host);
+        }
         let origin = origin(request.headers(), connection, settings)?;
         let target = target(&request, facts);
         let judged = {
@@ -224,13 +228,9 @@ fn prepare_upstream(
     connection: Connection,
     session: Option<&str>,
 ) {
-    let authority = request.uri().authority().cloned();
     let headers = request.headers_mut();
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
-    if let Some(Ok(host)) = authority.map(|authority| HeaderValue::from_str(authority.as_str())) {
-        headers.insert(HOST, host);
-    }
     remove_own_names(headers);
     if let Some(index) = judged.route
         && let Check::ContentJwt(check) = &judged.snapshot.config.policy.routes[index].check

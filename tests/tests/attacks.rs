@@ -41,6 +41,14 @@ fn connect_opens_nothing() {
 }
 
 #[test]
+fn rules_see_the_host_that_the_origin_sees() {
+    let echo = Echo::start();
+    let (_runtime, gate) = gate(echo.address, "");
+    let reply = exchange(gate.gateway()[0], b"GET http://private/x HTTP/1.1\r\nHost: public\r\n\r\n");
+    assert_eq!(reply.header("x-edgegate-reason"), Some("rule_denied"));
+}
+
+#[test]
 fn a_head_too_large_for_the_scanner_is_refused() {
     let echo = Echo::start();
     let (_runtime, gate) = gate(echo.address, "");
