@@ -7,7 +7,7 @@ use crate::server::{Connection, Handler, Limits};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Failure, UpstreamTimeouts, Upstreams};
 use crate::wire::{ClientTimeouts, HeadFacts};
-use http::header::{COOKIE, EXPECT, HOST, HeaderName, LOCATION};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, LOCATION, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Either;
@@ -59,10 +59,18 @@ impl Gateway {
         };
         let pool = self.upstreams.pool(upstream, upstream_timeouts(settings));
         match pool.send(request, path).await {
+            // Nobody asked to switch protocols.
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                self.failed(Failure::Broken)
+            }
             Ok(response) => {
                 let mut response = response.map(Either::Right);
                 *response.version_mut() = http::Version::HTTP_11;
                 remove_hop_by_hop(response.headers_mut());
+                // A length beside a transfer coding means nothing (RFC 9112, 6.3), and hyper writes no such answer.
+                if response.headers().contains_key(TRANSFER_ENCODING) {
+                    response.headers_mut().remove(CONTENT_LENGTH);
+                }
                 response
             }
             Err(failure) => self.failed(failure),

@@ -7,7 +7,7 @@ use agent::metrics::Metrics;
 use agent::run::{self, Running};
 use agent::snapshot::Snapshot;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 use tests::raw::{Echo, exchange};
 use tokio::runtime::Runtime;
@@ -28,6 +28,19 @@ fn gate(upstream: SocketAddr, settings: &str) -> (Runtime, Running) {
     let snapshot = Snapshot::new(config::load(&path, 0).unwrap(), &metrics).unwrap();
     let running = runtime.block_on(async { run::start(snapshot, Clock::fixed(0), metrics).unwrap() });
     (runtime, running)
+}
+
+/// An origin that answers every connection with the same bytes.
+fn origin(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _read = stream.read(&mut [0; 8192]);
+            let _written = stream.write_all(answer);
+        }
+    });
+    address
 }
 
 #[test]
@@ -63,6 +76,18 @@ fn a_head_too_large_for_the_scanner_is_refused() {
     let mut status = [0; 12];
     stream.read_exact(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 400");
+}
+
+#[test]
+fn answers_with_two_framings_or_another_protocol() {
+    let answer =
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let (_runtime, gate_1) = gate(origin(answer), "");
+    let reply = exchange(gate_1.gateway()[0], b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!((reply.status, reply.header("content-length")), (200, None));
+    let (_runtime, gate_2) = gate(origin(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), "");
+    let reply = exchange(gate_2.gateway()[0], b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(reply.status, 502);
 }
 
 #[test]
