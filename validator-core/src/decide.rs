@@ -96,6 +96,8 @@ pub struct Decision<'a> {
 pub struct Scratch {
     token: TokenScratch,
     patterns: PatternScratch,
+    /// The path with its percent escapes decoded.
+    decoded: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -109,7 +111,12 @@ impl Scratch {
     /// Scratch without room for any policy's patterns yet; see [`Scratch::reserve`].
     #[must_use]
     pub fn new() -> Self {
-        Self { token: TokenScratch::new(), patterns: PatternScratch::new(), out: Vec::new() }
+        Self {
+            token: TokenScratch::new(),
+            patterns: PatternScratch::new(),
+            decoded: Vec::new(),
+            out: Vec::new(),
+        }
     }
 
     /// Makes room for every decision under this policy. Without it decisions are the same, but the first ones allocate.
@@ -129,6 +136,8 @@ impl Scratch {
         let wanted = 2 * MAX_TARGET + longest_template;
         self.out.clear();
         self.out.reserve(wanted);
+        self.decoded.clear();
+        self.decoded.reserve(MAX_TARGET);
     }
 }
 
@@ -145,12 +154,12 @@ pub fn decide<'a, T: Trace>(
     trace: &mut T,
 ) -> Decision<'a> {
     let request = Request { client: canonical(request.client), ..*request };
-    let (facts, token_segment) = match admit(policy, request, geo, now, trace) {
+    let Scratch { token, patterns, decoded, out } = scratch;
+    let (facts, token_segment) = match admit(policy, request, geo, now, decoded, trace) {
         Ok(admitted) => admitted,
         Err(reason) => return refused_before_routing(reason),
     };
     let path = facts.path;
-    let Scratch { token, patterns, out } = scratch;
 
     let Some((index, misplaced)) = find_route(policy, &facts, trace) else {
         let verdict = match policy.fallback {
@@ -203,6 +212,7 @@ fn admit<'a, T: Trace>(
     request: Request<'a>,
     geo: &'a dyn Geo,
     now: u64,
+    decoded: &'a mut Vec<u8>,
     trace: &mut T,
 ) -> Result<(Facts<'a>, Option<&'a [u8]>), Reason> {
     let country = Cell::new(None);
@@ -222,7 +232,14 @@ fn admit<'a, T: Trace>(
     }
     trace.note("path", format_args!("{}", Bytes(path)));
     let host = host_name(target.authority.unwrap_or(request.host));
-    Ok((Facts { request, target, path, host, geo, country }, token_segment))
+    let uri = if path.contains(&b'%') {
+        decoded.clear();
+        decoded.extend(uri::percent_decoded(path));
+        decoded
+    } else {
+        path
+    };
+    Ok((Facts { request, target, path, uri, host, geo, country }, token_segment))
 }
 
 fn prefilter<T: Trace>(
@@ -297,7 +314,9 @@ fn find_route<'a, T: Trace>(
     if behind.is_empty() {
         return None;
     }
-    let shifted = Facts { path: behind, country: facts.country.clone(), ..*facts };
+    // An escape never decodes to a slash, so both readings have the same segments.
+    let (_, uri) = uri::first_segment(facts.uri);
+    let shifted = Facts { path: behind, uri, country: facts.country.clone(), ..*facts };
     let index =
         policy.routes.iter().position(|route| takes_path_token(route) && route.when.holds(&shifted))?;
     let name = &policy.routes[index].name;

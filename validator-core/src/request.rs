@@ -100,6 +100,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) request: Request<'a>,
     pub(crate) target: Target<'a>,
     pub(crate) path: &'a [u8],
+    /// The path with its percent escapes decoded, as the origin reads it.
+    pub(crate) uri: &'a [u8],
     pub(crate) host: &'a [u8],
     pub(crate) geo: &'a dyn Geo,
     pub(crate) country: Cell<Option<Option<Country>>>,

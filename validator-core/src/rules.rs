@@ -132,7 +132,7 @@ impl Variable {
         let request = &facts.request;
         let query = facts.target.query;
         match self {
-            Self::Uri => look(Some(facts.path)),
+            Self::Uri => look(Some(facts.uri)),
             Self::RequestUri => look(Some(facts.target.origin_form)),
             Self::Args => look(query),
             Self::Arg(name) => look(query.and_then(|query| query::first(query, name))),
