@@ -99,3 +99,23 @@ fn a_full_house_does_not_keep_the_agent_from_stopping() {
     held.read_exact(&mut [0; 12]).unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), gate.stop()).await }).unwrap();
 }
+
+#[test]
+fn a_host_has_one_reading() {
+    let echo = Echo::start();
+    let (_runtime, gate) = gate(echo.address, "");
+    for (host, status) in [
+        ("a.example:80", 200),
+        ("[2001:db8::1]:80", 200),
+        ("", 200),
+        ("a.example:80@b.example", 400),
+        ("a.example:80.b.example", 400),
+        ("a.example/x", 400),
+        ("[::1]b.example", 400),
+        ("a.example b", 400),
+        ("\u{e9}.example", 400),
+    ] {
+        let request = format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(exchange(gate.gateway()[0], request.as_bytes()).status, status, "{host}");
+    }
+}
