@@ -9,6 +9,9 @@ use tokio::io::AsyncReadExt as _;
 /// Longest header that is read: version 1 has at most 107 bytes, version 2 a fixed part, addresses and a few options.
 const MAX_HEADER: usize = 2048;
 
+/// Longest version 1 header.
+const MAX_V1: usize = 107;
+
 /// Fixed part of a version 2 header; its last two bytes are the length of what follows.
 const V2_FIXED: usize = 16;
 
@@ -44,6 +47,10 @@ pub(crate) async fn read(socket: &mut Socket) -> io::Result<Header> {
 fn parse(bytes: &[u8]) -> io::Result<Option<Header>> {
     // Neither version can be told apart, let alone be complete, below the length of version 2's fixed part.
     if bytes.len() < V2_FIXED && may_begin(bytes) {
+        return Ok(None);
+    }
+    // The parser takes a version 1 header that was cut within its last port for a bad one.
+    if bytes.starts_with(b"PROXY ") && bytes.len() < MAX_V1 && !bytes.windows(2).any(|two| two == b"\r\n") {
         return Ok(None);
     }
     let result = HeaderResult::parse(bytes);
