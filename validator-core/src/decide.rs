@@ -239,6 +239,11 @@ fn admit<'a, T: Trace>(
     } else {
         path
     };
+    // Patterns do not match other bytes than UTF-8, so one such byte would take a path out of a rule's reach.
+    if core::str::from_utf8(uri).is_err() {
+        trace.note("target", format_args!("the decoded path is not UTF-8"));
+        return Err(Reason::UriAmbiguous);
+    }
     Ok((Facts { request, target, path, uri, host, geo, country }, token_segment))
 }
 
