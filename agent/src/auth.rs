@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use validator_core::net::NetSet;
+use validator_core::uri::is_plain_authority;
 
 const STATUS: HeaderName = HeaderName::from_static("x-edgegate-status");
 const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
@@ -216,6 +217,9 @@ fn question(
     };
     let https = text("x-forwarded-proto").transpose()?.is_some_and(|p| p.eq_ignore_ascii_case("https"));
     let host = bytes("x-forwarded-host").or_else(|| bytes(HOST.as_str())).unwrap_or_default();
+    if !is_plain_authority(&host) {
+        return Err(Refusal { status: asker.visible(StatusCode::BAD_REQUEST), ..Refusal::BAD_REQUEST });
+    }
     Ok(Question {
         method: method.unwrap_or("GET").to_owned(),
         target,

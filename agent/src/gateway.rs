@@ -7,9 +7,9 @@ use crate::server::{Connection, Handler, Limits};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Failure, UpstreamTimeouts, Upstreams};
 use crate::wire::{ClientTimeouts, HeadFacts};
-use http::header::{COOKIE, EXPECT, HOST, HeaderName, LOCATION};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, LOCATION, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use std::net::{IpAddr, Ipv4Addr};
@@ -59,10 +59,18 @@ impl Gateway {
         };
         let pool = self.upstreams.pool(upstream, upstream_timeouts(settings));
         match pool.send(request, path).await {
+            // Nobody asked to switch protocols.
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                self.failed(Failure::Broken)
+            }
             Ok(response) => {
                 let mut response = response.map(Either::Right);
                 *response.version_mut() = http::Version::HTTP_11;
                 remove_hop_by_hop(response.headers_mut());
+                // A length beside a transfer coding means nothing (RFC 9112, 6.3), and hyper writes no such answer.
+                if response.headers().contains_key(TRANSFER_ENCODING) {
+                    response.headers_mut().remove(CONTENT_LENGTH);
+                }
                 response
             }
             Err(failure) => self.failed(failure),
@@ -88,6 +96,10 @@ impl Gateway {
         let Some(settings) = &snapshot.config.gateway else {
             return Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "no_gateway" });
         };
+        // The authority of an absolute-form target replaces `Host` for rules and origin alike (RFC 9112, 3.2.2).
+        if let Some(Ok(host)) = request.uri().authority().map(|a| HeaderValue::from_str(a.as_str())) {
+            request.headers_mut().insert(HOST, host);
+        }
         let origin = origin(request.headers(), connection, settings)?;
         let target = target(&request, facts);
         let judged = {
@@ -202,6 +214,10 @@ fn origin(
 /// to refuse it.
 fn target(request: &Request<Incoming>, facts: HeadFacts) -> Vec<u8> {
     let uri = request.uri();
+    // A proxy for one origin opens no tunnels. Whatever CONNECT names, it is no path.
+    if request.method() == Method::CONNECT {
+        return uri.authority().map(|authority| authority.as_str().as_bytes().to_vec()).unwrap_or_default();
+    }
     let mut target = match (uri.scheme(), uri.path_and_query()) {
         (None, Some(path)) if uri.authority().is_none() => path.as_str().as_bytes().to_vec(),
         _ => uri.to_string().into_bytes(),
@@ -220,13 +236,9 @@ fn prepare_upstream(
     connection: Connection,
     session: Option<&str>,
 ) {
-    let authority = request.uri().authority().cloned();
     let headers = request.headers_mut();
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
-    if let Some(Ok(host)) = authority.map(|authority| HeaderValue::from_str(authority.as_str())) {
-        headers.insert(HOST, host);
-    }
     remove_own_names(headers);
     if let Some(index) = judged.route
         && let Check::ContentJwt(check) = &judged.snapshot.config.policy.routes[index].check

@@ -114,6 +114,8 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         "proxy-connection",
         "proxy-authorization",
         "te",
+        // Trailers go no further: their names are not those that were checked.
+        "trailer",
         "upgrade",
         "http2-settings",
     ] {
@@ -166,6 +168,7 @@ mod tests {
             ("host", "h"),
             ("content-length", "3"),
             ("te", "trailers"),
+            ("trailer", "X-Edgegate-Session"),
             ("upgrade", "websocket"),
             ("accept", "*/*"),
         ]);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use validator_core::net::NetSet;
+use validator_core::uri::is_plain_authority;
 
 /// Pause after the system refused to accept a connection, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -72,10 +73,14 @@ pub(crate) async fn serve<H: Handler>(
     let graceful = GracefulShutdown::new();
     loop {
         // Beyond the limit connections wait in the system's backlog.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            (Ok(slot), accepted) = next => (slot, accepted),
             _ = shutdown.wait_for(|&down| down) => break,
+            else => break,
         };
         match accepted {
             Ok(socket) => {
@@ -169,11 +174,13 @@ async fn serve_connection<H: Handler>(
     }
 }
 
-/// One `Host` field, or none where HTTP/1.0 or an absolute-form target makes up for it (RFC 9112, 3.2).
+/// One `Host` field with a plain authority in it, or none where HTTP/1.0 or an absolute-form target makes up for it
+/// (RFC 9112, 3.2).
 fn has_one_host(request: &Request<Incoming>) -> bool {
-    match request.headers().get_all(http::header::HOST).iter().count() {
-        0 => request.version() < http::Version::HTTP_11,
-        1 => true,
-        _ => false,
+    let mut hosts = request.headers().get_all(http::header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() < http::Version::HTTP_11,
+        (Some(host), None) => is_plain_authority(host.as_bytes()),
+        (Some(_), Some(_)) => false,
     }
 }

@@ -43,8 +43,12 @@ pub(crate) struct Heads(Arc<Mutex<VecDeque<HeadFacts>>>);
 
 impl Heads {
     /// The facts of the oldest head. hyper hands over requests in the order of their heads, each exactly once.
+    ///
+    /// A request that the scanner has not seen, because it lost the framing before, is one that two readers read
+    /// differently already.
     pub(crate) fn next(&self) -> HeadFacts {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or_default()
+        let oldest = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        oldest.unwrap_or(HeadFacts { ambiguous_framing: true, ..HeadFacts::default() })
     }
 
     fn push(&self, facts: HeadFacts) {
@@ -494,6 +498,7 @@ mod tests {
         }
         assert_eq!(scanner.state, State::Lost);
         assert!(scanner.partial.is_empty());
+        assert!(heads.next().ambiguous_framing, "what nobody has read is not let through");
         let (_, state) = scan(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 7);
         assert_eq!(state, State::Lost);
         let (_, state) =

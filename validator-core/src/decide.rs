@@ -10,7 +10,7 @@ use crate::policy::{
 };
 use crate::query::{self, Found};
 use crate::reason::Reason;
-use crate::request::{Facts, Occurs, Request, cookie, header, host_name};
+use crate::request::{Facts, Occurs, Request, RuleScratch, cookie, header, host_name};
 use crate::secure_token::{self, PARAMETERS};
 use crate::token::{self, TokenScratch, Unverified};
 use crate::uri::{self, Target};
@@ -98,7 +98,7 @@ pub struct Decision<'a> {
 pub struct Scratch {
     token: TokenScratch,
     patterns: PatternScratch,
-    decoded_path: Vec<u8>,
+    rules: RuleScratch,
     out: Vec<u8>,
 }
 
@@ -115,7 +115,7 @@ impl Scratch {
         Self {
             token: TokenScratch::new(),
             patterns: PatternScratch::new(),
-            decoded_path: Vec::with_capacity(MAX_TARGET),
+            rules: RuleScratch::new(),
             out: Vec::new(),
         }
     }
@@ -153,8 +153,8 @@ pub fn decide<'a, T: Trace>(
     trace: &mut T,
 ) -> Decision<'a> {
     let request = Request { client: canonical(request.client), ..*request };
-    let Scratch { token, patterns, decoded_path, out } = scratch;
-    let (facts, token_segment) = match admit(policy, request, geo, now, decoded_path, trace) {
+    let Scratch { token, patterns, rules, out } = scratch;
+    let (facts, token_segment) = match admit(policy, request, geo, now, rules, trace) {
         Ok(admitted) => admitted,
         Err(reason) => return refused_before_routing(reason),
     };
@@ -171,6 +171,7 @@ pub fn decide<'a, T: Trace>(
         return Decision { verdict, route: None, session: None, monitored: Bindings::default(), path };
     };
     let route = &policy.routes[index];
+    let is_misplaced = misplaced.is_some();
     let facts = misplaced.unwrap_or(facts);
     let path = facts.path;
 
@@ -179,6 +180,8 @@ pub fn decide<'a, T: Trace>(
         Check::Allow => Ok(()),
         Check::Deny => Err(Reason::RuleDenied),
         Check::SecureToken(check) => check_secure_token(check, &facts, now, trace),
+        // Routes before this one never saw the shifted path, so a good token in another place must not open it.
+        Check::ContentJwt(_) if is_misplaced => Err(Reason::TokenMalformed),
         Check::ContentJwt(check) => {
             let checker =
                 JwtChecker { policy, check, facts: &facts, token_segment, now, findings: &mut findings };
@@ -208,7 +211,7 @@ fn admit<'a, T: Trace>(
     request: Request<'a>,
     geo: &'a dyn Geo,
     now: u64,
-    decoded: &'a mut Vec<u8>,
+    scratch: &'a mut RuleScratch,
     trace: &mut T,
 ) -> Result<(Facts<'a>, Option<&'a [u8]>), Reason> {
     let country = Cell::new(None);
@@ -227,15 +230,16 @@ fn admit<'a, T: Trace>(
         return Err(Reason::UriAmbiguous);
     }
     trace.note("path", format_args!("{}", Bytes(path)));
+    let RuleScratch { decoded_path, text } = scratch;
     let decoded_path: &[u8] = if path.contains(&b'%') {
-        decoded.clear();
-        decoded.extend(uri::percent_decoded(path));
-        decoded
+        decoded_path.clear();
+        decoded_path.extend(uri::percent_decoded(path));
+        decoded_path
     } else {
         path
     };
     let host = host_name(target.authority.unwrap_or(request.host));
-    Ok((Facts { request, target, path, decoded_path, host, geo, country }, token_segment))
+    Ok((Facts { request, target, path, decoded_path, host, geo, country, text }, token_segment))
 }
 
 fn prefilter<T: Trace>(
@@ -483,16 +487,15 @@ impl<'a> JwtChecker<'_, 'a> {
     }
 
     /// The token segment. A first segment in its place that has not the shape of a token is malformed rather than
-    /// missing if something of it was cut off before, or if it consists of three parts.
+    /// missing if it consists of three parts.
     fn path_token(&self) -> Result<Option<&'a [u8]>, Reason> {
         if self.token_segment.is_some() {
             return Ok(self.token_segment);
         }
         let facts = self.facts;
-        let misplaced = facts.path.len() != facts.target.path.len();
         let (segment, rest) = uri::first_segment(facts.path);
         let three_parts = !rest.is_empty() && segment.iter().filter(|&&b| b == b'.').count() == 2;
-        if misplaced || three_parts { Err(Reason::TokenMalformed) } else { Ok(None) }
+        if three_parts { Err(Reason::TokenMalformed) } else { Ok(None) }
     }
 }
 

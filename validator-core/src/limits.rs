@@ -4,6 +4,10 @@
 /// listeners refuse them earlier, with their own status.
 pub const MAX_TARGET: usize = 16 * 1024;
 
+/// Longest value of a header field that rules are prepared for without allocating, in bytes; listeners take no longer
+/// one.
+pub(crate) const MAX_TEXT: usize = 64 * 1024;
+
 /// Longest token, in bytes of its compact form.
 pub const MAX_TOKEN: usize = 8 * 1024;
 

@@ -1,8 +1,10 @@
 //! What a decision is about: one request, borrowed from whoever received it.
 
 use crate::geo::{Country, Geo};
+use crate::limits::{MAX_TARGET, MAX_TEXT};
 use crate::uri::Target;
-use core::cell::Cell;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
 use core::net::IpAddr;
 
 /// One request. Nothing is copied from it but what must be rewritten.
@@ -105,9 +107,45 @@ pub(crate) struct Facts<'a> {
     pub(crate) host: &'a [u8],
     pub(crate) geo: &'a dyn Geo,
     pub(crate) country: Cell<Option<Option<Country>>>,
+    pub(crate) text: &'a RefCell<Vec<u8>>,
+}
+
+/// Memory that rules work in.
+#[derive(Debug)]
+pub(crate) struct RuleScratch {
+    /// The path with percent escapes decoded.
+    pub(crate) decoded_path: Vec<u8>,
+    /// A value that is not UTF-8, made so; see [`Facts::as_text`].
+    pub(crate) text: RefCell<Vec<u8>>,
+}
+
+impl RuleScratch {
+    pub(crate) fn new() -> Self {
+        Self {
+            decoded_path: Vec::with_capacity(MAX_TARGET),
+            text: RefCell::new(Vec::with_capacity(3 * MAX_TEXT)),
+        }
+    }
 }
 
 impl Facts<'_> {
+    /// Hands a value to a pattern. Patterns match text only, so a single byte that is not UTF-8 would take a value out
+    /// of their reach; as in other lossy readings U+FFFD stands for it.
+    pub(crate) fn as_text<R>(&self, value: &[u8], look: impl FnOnce(&[u8]) -> R) -> R {
+        if core::str::from_utf8(value).is_ok() {
+            return look(value);
+        }
+        let mut text = self.text.borrow_mut();
+        text.clear();
+        for chunk in value.utf8_chunks() {
+            text.extend_from_slice(chunk.valid().as_bytes());
+            if !chunk.invalid().is_empty() {
+                text.extend_from_slice("\u{fffd}".as_bytes());
+            }
+        }
+        look(&text)
+    }
+
     pub(crate) fn country(&self) -> Option<Country> {
         match self.country.get() {
             Some(known) => known,

@@ -217,7 +217,7 @@ impl Condition {
                 Test::EndsWith(end) => {
                     value.len().checked_sub(end.len()).is_some_and(|at| same(&value[at..], end))
                 }
-                Test::Matches(pattern) => pattern.is_match(value),
+                Test::Matches(pattern) => facts.as_text(value, |text| pattern.is_match(text)),
                 Test::Exists => true,
                 Test::OneOf(list) => list.iter().any(|expected| same(value, expected)),
                 Test::Address(_) | Test::InNets(_) => false,

@@ -88,6 +88,21 @@ pub fn split_token(path: &[u8]) -> Option<(&[u8], &[u8])> {
     (opens_object && segment.contains(&b'.')).then_some((segment, rest))
 }
 
+/// A name or address and perhaps a port, or nothing. Of anything else, such as `a:80@b`, two readers may take different
+/// parts for the host.
+#[must_use]
+pub fn is_plain_authority(host: &[u8]) -> bool {
+    let (name, port) = match host.iter().position(|&b| b == b']') {
+        Some(end) if host.starts_with(b"[") => host.split_at(end + 1),
+        _ => host.split_at(host.iter().position(|&b| b == b':').unwrap_or(host.len())),
+    };
+    let plain = match name {
+        [b'[', address @ .., b']'] => address.iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b)),
+        _ => name.iter().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(b)),
+    };
+    plain && (port.is_empty() || (port[0] == b':' && port[1..].iter().all(u8::is_ascii_digit)))
+}
+
 /// The first segment without its slash, and the rest with its slash.
 #[must_use]
 pub(crate) fn first_segment(path: &[u8]) -> (&[u8], &[u8]) {
@@ -122,8 +137,7 @@ fn split_absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
     })?;
     let end = after_scheme.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(after_scheme.len());
     let (authority, rest) = after_scheme.split_at(end);
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    if authority.is_empty() || !authority.iter().all(plain) {
+    if authority.is_empty() || !is_plain_authority(authority) {
         return None;
     }
     match rest.first() {
@@ -236,6 +250,8 @@ mod tests {
             ("ftp://h/x", Ambiguity::Form),
             ("http://user@h/x", Ambiguity::Form),
             ("http:///x", Ambiguity::Form),
+            ("http://h:80.b.example/x", Ambiguity::Form),
+            ("http://[::1]h/x", Ambiguity::Form),
             ("http://h?x", Ambiguity::Form),
             ("//", Ambiguity::EmptySegment),
             ("//h/x", Ambiguity::EmptySegment),
