@@ -135,7 +135,10 @@ impl Handler for Auth {
     ) -> Response<Body> {
         self.decide(&request, connection, facts).unwrap_or_else(|refusal| {
             self.refused(refusal);
-            tracing::warn!(peer = ?connection.peer, reason = refusal.reason, "auth request refused");
+            if self.judge.may_log() {
+                let Refusal { reason, detail, .. } = refusal;
+                tracing::warn!(peer = ?connection.peer, reason, detail, "question refused; see the example configurations");
+            }
             let mut response = closing(answer(refusal.status, refusal.reason));
             response.headers_mut().insert(STATUS, HeaderValue::from(refusal.status.as_u16()));
             response.headers_mut().insert(REASON, HeaderValue::from_static(refusal.reason));
@@ -182,13 +185,9 @@ fn question(
             (Some(target), Some(request.method().as_str()))
         }
     };
-    let Some(target) = target else {
-        tracing::warn!(
-            ?asker,
-            "the asking proxy does not say which URI it asks about; see its example configuration"
-        );
-        return Err(Refusal { status: asker.visible(StatusCode::BAD_REQUEST), ..Refusal::BAD_REQUEST });
-    };
+    let incomplete =
+        |detail| Refusal { status: asker.visible(StatusCode::BAD_REQUEST), detail, ..Refusal::BAD_REQUEST };
+    let target = target.ok_or(incomplete("the asking proxy does not say which URI it asks about"))?;
 
     // A peer that does not say whom it asks for asks for itself. On a unix socket that is nobody.
     let client = match (asker, text("x-real-ip").transpose()?) {
@@ -200,13 +199,7 @@ fn question(
         }
         _ => connection.peer,
     };
-    let Some(client) = client else {
-        tracing::warn!(
-            ?asker,
-            "the asking proxy does not say who the client is; see its example configuration"
-        );
-        return Err(Refusal { status: asker.visible(StatusCode::BAD_REQUEST), ..Refusal::BAD_REQUEST });
-    };
+    let client = client.ok_or(incomplete("the asking proxy does not say who the client is"))?;
 
     let destination = match (text("x-server-addr").transpose()?, text("x-server-port").transpose()?) {
         (Some(address), Some(port)) => {
@@ -216,9 +209,11 @@ fn question(
         _ => None,
     };
     let https = text("x-forwarded-proto").transpose()?.is_some_and(|p| p.eq_ignore_ascii_case("https"));
-    let host = bytes("x-forwarded-host").or_else(|| bytes(HOST.as_str())).unwrap_or_default();
+    // nginx passes on what clients send, also under this name; `Host` is what it asks with.
+    let forwarded_host = if asker == Asker::Nginx { None } else { bytes("x-forwarded-host") };
+    let host = forwarded_host.or_else(|| bytes(HOST.as_str())).unwrap_or_default();
     if !is_plain_authority(&host) {
-        return Err(Refusal { status: asker.visible(StatusCode::BAD_REQUEST), ..Refusal::BAD_REQUEST });
+        return Err(incomplete("the host is not a name or address and perhaps a port"));
     }
     Ok(Question {
         method: method.unwrap_or("GET").to_owned(),

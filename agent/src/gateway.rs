@@ -25,6 +25,12 @@ const SESSION: HeaderName = HeaderName::from_static("x-edgegate-session");
 const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
 const OWN_PREFIX: &str = "x-edgegate-";
 
+/// Fields by which some origins let a client replace the path that was judged.
+const OTHER_PATHS: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+
+/// Fields that say who the client is. Only a trusted proxy may.
+const OTHER_CLIENTS: [&str; 2] = ["forwarded", "x-real-ip"];
+
 /// The gateway of a process.
 pub(crate) struct Gateway {
     judge: Judge,
@@ -35,6 +41,8 @@ pub(crate) struct Gateway {
 struct Origin {
     client: IpAddr,
     scheme: &'static str,
+    /// Whether the peer is a proxy that is believed about its clients.
+    trusted: bool,
     /// The `X-Forwarded-For` to extend; `None` where the client's own is not believed.
     forwarded_for: Option<String>,
 }
@@ -67,6 +75,8 @@ impl Gateway {
                 let mut response = response.map(Either::Right);
                 *response.version_mut() = http::Version::HTTP_11;
                 remove_hop_by_hop(response.headers_mut());
+                // What the gate says about a request, the origin does not.
+                remove_where(response.headers_mut(), |name| name.as_str().starts_with(OWN_PREFIX));
                 // A length beside a transfer coding means nothing (RFC 9112, 6.3), and hyper writes no such answer.
                 if response.headers().contains_key(TRANSFER_ENCODING) {
                     response.headers_mut().remove(CONTENT_LENGTH);
@@ -94,7 +104,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Refusal> {
         // A listener exists only where the configuration has a gateway, and reloads cannot take it away.
         let Some(settings) = &snapshot.config.gateway else {
-            return Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "no_gateway" });
+            return Err(Refusal::NOT_CONFIGURED);
         };
         // The authority of an absolute-form target replaces `Host` for rules and origin alike (RFC 9112, 3.2.2).
         if let Some(Ok(host)) = request.uri().authority().map(|a| HeaderValue::from_str(a.as_str())) {
@@ -194,12 +204,13 @@ fn origin(
     settings: &config::Gateway,
 ) -> Result<Origin, Refusal> {
     let trusted = match connection.peer {
+        _ if connection.passes_through => false,
         Some(peer) => settings.trusted_proxies.contains(peer),
         None => true,
     };
     let peer = connection.peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     if !trusted {
-        return Ok(Origin { client: peer, scheme: "http", forwarded_for: None });
+        return Ok(Origin { client: peer, scheme: "http", trusted, forwarded_for: None });
     }
     let client = forwarded_client(headers, peer, &settings.trusted_proxies)?;
     let scheme = match single(headers, FORWARDED_PROTO.as_str())? {
@@ -207,7 +218,7 @@ fn origin(
         _ => "http",
     };
     let lines: Vec<&str> = headers.get_all(&FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
-    Ok(Origin { client, scheme, forwarded_for: (!lines.is_empty()).then(|| lines.join(", ")) })
+    Ok(Origin { client, scheme, trusted, forwarded_for: (!lines.is_empty()).then(|| lines.join(", ")) })
 }
 
 /// The target as it came over the wire, but for the text of a fragment, which hyper drops: that there was one is enough
@@ -239,7 +250,7 @@ fn prepare_upstream(
     let headers = request.headers_mut();
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
-    remove_own_names(headers);
+    remove_claimed_names(headers, origin.trusted);
     if let Some(index) = judged.route
         && let Check::ContentJwt(check) = &judged.snapshot.config.policy.routes[index].check
     {
@@ -262,14 +273,24 @@ fn prepare_upstream(
     }
 }
 
-fn remove_own_names(headers: &mut HeaderMap) {
-    let own = |name: &HeaderName| {
-        let folded = name.as_str().replace('_', "-");
+/// Removes what a client has no say in, in every spelling that an origin may take for it: `_` is read as `-`.
+fn remove_claimed_names(headers: &mut HeaderMap, trusted: bool) {
+    let claimed = |name: &HeaderName| {
+        let raw = name.as_str();
+        let folded = raw.replace('_', "-");
+        let framing = matches!(folded.as_str(), "host" | "content-length" | "transfer-encoding");
         folded.starts_with(OWN_PREFIX)
             || folded == FORWARDED_FOR.as_str()
             || folded == FORWARDED_PROTO.as_str()
+            || OTHER_PATHS.contains(&folded.as_str())
+            || (!trusted && OTHER_CLIENTS.contains(&folded.as_str()))
+            || (framing && folded != raw)
     };
-    let names: Vec<HeaderName> = headers.keys().filter(|name| own(name)).cloned().collect();
+    remove_where(headers, claimed);
+}
+
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
     for name in names {
         headers.remove(name);
     }

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use validator_core::{Decision, Headers, Reason, Request, Scratch, Verdict, decide};
 
+/// Longest part of a method that is logged, in bytes; anybody may make one up.
+const MAX_LOGGED_METHOD: usize = 16;
+
 /// Decides for every listener of the process.
 #[derive(Clone)]
 pub(crate) struct Judge {
@@ -123,6 +126,12 @@ impl Judge {
         &self.metrics
     }
 
+    /// Lets a bounded number of complaints about a client's requests into the log; the others are counted.
+    #[must_use]
+    pub(crate) fn may_log(&self) -> bool {
+        self.denials.admit(self.clock.now()).is_some()
+    }
+
     /// Decides on one request under one snapshot.
     #[must_use]
     pub(crate) fn judge(&self, snapshot: Arc<Snapshot>, asked: &Asked<'_>) -> Judged {
@@ -177,7 +186,7 @@ impl Judge {
                         %reason,
                         verdict,
                         %client,
-                        method = asked.method,
+                        method = asked.method.get(..MAX_LOGGED_METHOD).unwrap_or(asked.method),
                         route = route(),
                         session = decision.session,
                         path = redacted(decision.path),

@@ -18,18 +18,26 @@ pub(crate) struct Refusal {
     pub status: StatusCode,
     /// What the body, logs and metrics call it.
     pub reason: &'static str,
+    /// More for the log alone, where there is more to say.
+    pub detail: &'static str,
 }
 
 impl Refusal {
     /// A request that two readers may understand differently.
-    pub(crate) const BAD_REQUEST: Self = Self { status: StatusCode::BAD_REQUEST, reason: "bad_request" };
+    pub(crate) const BAD_REQUEST: Self = Self::new(StatusCode::BAD_REQUEST, "bad_request");
     /// A request line over its limit.
-    pub(crate) const URI_TOO_LONG: Self = Self { status: StatusCode::URI_TOO_LONG, reason: "uri_too_long" };
+    pub(crate) const URI_TOO_LONG: Self = Self::new(StatusCode::URI_TOO_LONG, "uri_too_long");
     /// A header block over its limit.
     pub(crate) const HEADERS_TOO_LARGE: Self =
-        Self { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason: "headers_too_large" };
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large");
     /// A peer that may not ask.
-    pub(crate) const PEER_UNTRUSTED: Self = Self { status: StatusCode::FORBIDDEN, reason: "peer_untrusted" };
+    pub(crate) const PEER_UNTRUSTED: Self = Self::new(StatusCode::FORBIDDEN, "peer_untrusted");
+    /// A listener whose section is not in the configuration.
+    pub(crate) const NOT_CONFIGURED: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_configured");
+
+    const fn new(status: StatusCode, reason: &'static str) -> Self {
+        Self { status, reason, detail: "" }
+    }
 }
 
 /// A short answer of our own, never stored by anybody. `text` is the whole body, without a line end when empty.

@@ -29,6 +29,9 @@ pub(crate) struct Connection {
     pub peer: Option<IpAddr>,
     /// Where it connected to. `None` on a unix socket.
     pub local: Option<SocketAddr>,
+    /// The peer is a proxy that passes connections through without a look at HTTP, and did not say for whom. What the
+    /// requests say about their client is then the client's own word.
+    pub passes_through: bool,
 }
 
 /// Answers requests.
@@ -110,8 +113,11 @@ async fn serve_connection<H: Handler>(
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     let limits = handler.limits();
-    let mut connection =
-        Connection { peer: socket.peer().map(|peer| peer.ip().to_canonical()), local: socket.local() };
+    let mut connection = Connection {
+        peer: socket.peer().map(|peer| peer.ip().to_canonical()),
+        local: socket.local(),
+        passes_through: false,
+    };
     let mut preread = Vec::new();
     if let Some(trusted) = &limits.proxy_protocol
         && connection.peer.is_none_or(|peer| trusted.contains(peer))
@@ -119,10 +125,14 @@ async fn serve_connection<H: Handler>(
         let reading = proxy_protocol::read(&mut socket);
         match tokio::time::timeout(limits.timeouts.header, reading).await {
             Ok(Ok(header)) => {
-                if let Some((source, destination)) = header.addresses {
-                    connection =
-                        Connection { peer: Some(source.ip().to_canonical()), local: Some(destination) };
-                }
+                connection = match header.addresses {
+                    Some((source, destination)) => Connection {
+                        peer: Some(source.ip().to_canonical()),
+                        local: Some(destination),
+                        passes_through: false,
+                    },
+                    None => Connection { passes_through: true, ..connection },
+                };
                 preread = header.rest;
             }
             Ok(Err(error)) => {

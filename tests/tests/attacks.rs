@@ -119,3 +119,49 @@ fn a_host_has_one_reading() {
         assert_eq!(exchange(gate.gateway()[0], request.as_bytes()).status, status, "{host}");
     }
 }
+
+/// Whose word goes upstream: a path that was not judged and a client that nobody vouches for do not.
+#[test]
+fn fields_that_a_client_has_no_say_in() {
+    let echo = Echo::start();
+    let seen = |settings: &str, before: &str| {
+        let (_runtime, gate) = gate(echo.address, settings);
+        let request = format!(
+            "{before}GET /x HTTP/1.1\r\nHost: h\r\nX-Original-URL: /admin\r\nX_Rewrite_URL: /admin\r\nForwarded: for=192.0.2.9\r\n\
+             X-Real-IP: 192.0.2.9\r\nX-Forwarded-For: 192.0.2.9\r\nTransfer_Encoding: chunked\r\nX-Other: kept\r\n\r\n"
+        );
+        let reply = exchange(gate.gateway()[0], request.as_bytes());
+        assert_eq!(reply.status, 200);
+        let mut fields: Vec<String> = String::from_utf8(reply.body)
+            .unwrap()
+            .lines()
+            .skip(1)
+            .map(|line| line.trim_end().to_ascii_lowercase())
+            .filter(|line| !line.is_empty())
+            .collect();
+        fields.sort();
+        fields
+    };
+    let untrusted = ["host: h", "x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http", "x-other: kept"];
+    assert_eq!(seen("", ""), untrusted);
+    let trusted = [
+        "forwarded: for=192.0.2.9",
+        "host: h",
+        "x-forwarded-for: 192.0.2.9, 127.0.0.1",
+        "x-forwarded-proto: http",
+        "x-other: kept",
+        "x-real-ip: 192.0.2.9",
+    ];
+    assert_eq!(seen("trusted_proxies = [\"127.0.0.1\"]", ""), trusted);
+    // A balancer that passes bytes through and does not say for whom: the client's own word stays its own.
+    let behind = "trusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true";
+    assert_eq!(seen(behind, "PROXY UNKNOWN\r\n"), untrusted);
+}
+
+#[test]
+fn an_origin_does_not_speak_for_the_gate() {
+    let answer = b"HTTP/1.1 200 OK\r\nX-Edgegate-Reason: expired\r\nContent-Length: 0\r\n\r\n";
+    let (_runtime, gate) = gate(origin(answer), "");
+    let reply = exchange(gate.gateway()[0], b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!((reply.status, reply.header("x-edgegate-reason")), (200, None));
+}

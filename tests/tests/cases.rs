@@ -158,9 +158,14 @@ fn auth_request(case: &Case, path: &str, form: &str, client_header: &str) -> Str
     let destination = case.destination.map_or_else(String::new, |d| {
         format!("X-Server-Addr: {}\r\nX-Server-Port: {}\r\n", d.ip(), d.port())
     });
+    // nginx asks with the client's host as its own; the others name it.
+    let hosts = match form {
+        "Original" => format!("Host: {host}\r\nX-Forwarded-Host: evil.example\r\n"),
+        _ => format!("Host: auth\r\nX-Forwarded-Host: {host}\r\n"),
+    };
     format!(
-        "GET {path} HTTP/1.1\r\nHost: auth\r\n{form_uri}: {target}\r\nX-{form}-Method: {method}\r\n\
-         X-Forwarded-Host: {host}\r\nX-Forwarded-Proto: {scheme}\r\n{client_header}: {client}\r\n{destination}{}\
+        "GET {path} HTTP/1.1\r\n{hosts}{form_uri}: {target}\r\nX-{form}-Method: {method}\r\n\
+         X-Forwarded-Proto: {scheme}\r\n{client_header}: {client}\r\n{destination}{}\
          Connection: close\r\n\r\n",
         own_headers(case)
     )
