@@ -123,7 +123,7 @@ pub(crate) fn explain(snapshot: &Snapshot, question: &Question) -> anyhow::Resul
         location: None,
         forward: None,
         session: decision.session.map(str::to_owned),
-        monitored: decision.monitored.names().collect(),
+        monitored: decision.let_through().collect(),
         client: request.client,
         at: question.at,
         steps: steps.0,

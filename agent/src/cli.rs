@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::sign::{self, Claims, ContentJwt, Window};
 use crate::snapshot::Snapshot;
-use crate::{demo, logging, run};
+use crate::{config, demo, kernel, logging, run};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
@@ -49,6 +49,11 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Look at the kernel part, or take it out. Its filter stays in force when the agent ends.
+    Prefilter {
+        #[command(subcommand)]
+        command: PrefilterCommand,
+    },
     /// Explain the verdict on a URL, step by step. Exits 0 if it is allowed, 1 if not, 2 on an error.
     Check(CheckArgs),
     /// Make a URL with a token.
@@ -65,6 +70,21 @@ enum ConfigCommand {
         /// The configuration file.
         file: PathBuf,
     },
+}
+
+#[derive(Subcommand)]
+enum PrefilterCommand {
+    /// Show interfaces, maps and counters. Exits 0 if an interface is filtered, 1 if none is, 2 on an error.
+    Status(PinDir),
+    /// Take program, links and maps out of the kernel. Refused while an agent runs that uses them.
+    Detach(PinDir),
+}
+
+#[derive(Args)]
+struct PinDir {
+    /// Where they are pinned: `prefilter.pin_dir` of the configuration.
+    #[arg(long, value_name = "DIR", default_value = config::PIN_DIR)]
+    pin_dir: PathBuf,
 }
 
 #[derive(Args)]
@@ -190,6 +210,7 @@ pub fn main() -> ExitCode {
         Command::Demo { listen, once } => demo(listen, once),
         Command::Run { config } => run(&config),
         Command::Config { command: ConfigCommand::Check { file } } => config_check(&file),
+        Command::Prefilter { command } => prefilter(&command),
         Command::Check(args) => check(args),
         Command::Sign { scheme } => match scheme {
             SignCommand::ContentJwt(args) => sign_content_jwt(*args),
@@ -227,6 +248,26 @@ fn config_check(path: &Path) -> anyhow::Result<ExitCode> {
     }
     println!("{}: good, {} routes", path.display(), snapshot.config.policy.routes.len());
     Ok(ExitCode::SUCCESS)
+}
+
+fn prefilter(command: &PrefilterCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        PrefilterCommand::Status(PinDir { pin_dir }) => {
+            let status = kernel::status(pin_dir)?;
+            print!("{status}");
+            Ok(if status.attached() { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+        }
+        PrefilterCommand::Detach(PinDir { pin_dir }) => {
+            let interfaces = kernel::detach(pin_dir)?;
+            for interface in &interfaces {
+                println!("{interface}: detached");
+            }
+            if interfaces.is_empty() {
+                println!("nothing was attached");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {

@@ -13,6 +13,7 @@ mod secrets;
 mod tests;
 
 pub use listeners::{Auth, Gateway, Listen, Upstream};
+pub(crate) use lists::PIN_DIR;
 pub use lists::{GeoPaths, Kernel, KernelMode, SessionAction};
 pub use problem::{Problem, Problems};
 pub use routes::RouteSettings;
@@ -170,7 +171,7 @@ fn read(mut root: Section<'_>, folder: &Path, now: u64) -> Option<Config> {
     let secure_token = root.section("secure_token");
     let secure_tokens = secrets::secure_tokens(secure_token.as_ref(), folder);
     let (sessions, blacklist_capacity) = lists::blacklist(root.section("blacklist"), now);
-    let (prefilter, kernel) = lists::prefilter(root.section("prefilter"), geo.knows_countries());
+    let (prefilter, kernel) = lists::prefilter(root.section("prefilter"), folder, geo.knows_countries());
 
     let fallback = fallback.unwrap_or(Fallback::Deny);
     let context = Context { secure_tokens, any_key, countries_known: geo.knows_countries() };

@@ -164,10 +164,16 @@ impl Judge {
     fn report(&self, snapshot: &Snapshot, asked: &Asked<'_>, decision: &Decision<'_>, now: u64) {
         let verdict = decision.verdict.name();
         let reason = decision.verdict.reason();
-        snapshot.counters.count(decision.route, verdict, reason, decision.monitored);
+        snapshot.counters.count(decision.route, verdict, reason, decision.let_through());
 
         let route = || decision.route.map_or(NO_ROUTE, |index| &*snapshot.config.policy.routes[index].name);
         let client = asked.client;
+        // A denied address may ask as often as it likes; a claim takes a signed token.
+        if let Some(reason) = decision.listed
+            && let Some(suppressed) = self.denials.admit(now)
+        {
+            tracing::warn!(%reason, %client, path = redacted(decision.path), suppressed, "listed, let through by monitor mode");
+        }
         for claim in decision.monitored.names() {
             tracing::warn!(
                 claim,

@@ -5,7 +5,7 @@
 //! sockets ──▶│  accept, PROXY header,    ├─ auth ───── judge         │
 //!            │  limits, drain            └─ admin (metrics)          ▼ allow
 //!            └─ run: start, reload, stop                          upstream (kept connections)
-//!                     │
+//!                     │  └─ kernel: XDP program, address lists in its maps
 //!              snapshot = config + geo databases + counters, replaced as a whole
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod demo;
 mod gateway;
 pub mod geo;
 mod judge;
+pub mod kernel;
 mod logging;
 mod message;
 pub mod metrics;

@@ -1,10 +1,11 @@
 //! Counters for Prometheus. No label holds anything that a client can choose.
 
+use crate::kernel::{Counters, Lists};
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use std::sync::{Arc, OnceLock};
-use validator_core::{Bindings, Reason};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use validator_core::Reason;
 
 /// Bounds of `edgegate_decision_seconds`: from a quarter of a microsecond to one millisecond.
 const DECISION_BOUNDS: [f64; 10] = [250e-9, 500e-9, 1e-6, 2e-6, 4e-6, 8e-6, 16e-6, 64e-6, 256e-6, 1e-3];
@@ -28,6 +29,8 @@ pub struct Metrics {
     pub bad_requests: IntCounterVec,
     /// Requests whose upstream did not answer.
     pub upstream_failures: IntCounterVec,
+    /// The kernel part.
+    pub(crate) kernel: KernelMetrics,
 }
 
 impl Metrics {
@@ -46,7 +49,7 @@ impl Metrics {
             counters("edgegate_verdicts_total", "Decisions by outcome.", &["route", "verdict", "reason"])?;
         let monitored = counters(
             "edgegate_monitored_total",
-            "Claims that did not hold and were let through by monitor mode.",
+            "Claims that did not hold, and lists that would have refused, let through by monitor mode.",
             &["claim"],
         )?;
         let bad_requests = counters(
@@ -69,7 +72,21 @@ impl Metrics {
         registry.register(Box::new(snapshot_version.clone()))?;
         let reload_failures = IntCounter::new("edgegate_reload_failures_total", "Refused reloads.")?;
         registry.register(Box::new(reload_failures.clone()))?;
+        let packets = counters(
+            "edgegate_kernel_packets_total",
+            "Packets by what the kernel part did with them, since its maps were made.",
+            &["verdict", "reason"],
+        )?;
+        let entries = IntGaugeVec::new(
+            Opts::new("edgegate_map_entries", "Entries in the kernel maps that are in force."),
+            &["map"],
+        )?;
+        registry.register(Box::new(entries.clone()))?;
+        let up = IntGauge::new("edgegate_kernel_up", "Whether the kernel part is in force.")?;
+        registry.register(Box::new(up.clone()))?;
+        let kernel = KernelMetrics { packets, entries, up, source: Arc::default() };
         Ok(Self {
+            kernel,
             registry,
             verdicts,
             monitored,
@@ -93,7 +110,63 @@ impl Metrics {
     /// # Errors
     /// When a metric is inconsistent, which registration rules out.
     pub fn render(&self) -> prometheus::Result<String> {
+        self.kernel.refresh();
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// What the kernel part tells of itself.
+#[derive(Clone)]
+pub(crate) struct KernelMetrics {
+    packets: IntCounterVec,
+    entries: IntGaugeVec,
+    up: IntGauge,
+    source: Arc<Mutex<Option<Counters>>>,
+}
+
+impl KernelMetrics {
+    /// It is in force, and counts here.
+    pub(crate) fn up(&self, counters: Counters) {
+        self.set_source(Some(counters));
+        self.up.set(1);
+    }
+
+    /// It is not in force.
+    pub(crate) fn down(&self) {
+        self.set_source(None);
+        self.up.set(0);
+        self.entries.reset();
+    }
+
+    /// These lists are in force.
+    pub(crate) fn entries(&self, lists: &Lists) {
+        for (map, entries) in [("exact", lists.exact.len()), ("prefix", lists.prefix.len())] {
+            self.entries.with_label_values(&[map]).set(i64::try_from(entries).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn set_source(&self, counters: Option<Counters>) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+    }
+
+    /// Takes over what the program has counted by now.
+    fn refresh(&self) {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(counters) = source.as_ref() else { return };
+        match counters.read() {
+            Ok(counts) => {
+                for (outcome, count) in counts {
+                    let (verdict, reason) = outcome.labels();
+                    let counter = self.packets.with_label_values(&[verdict, reason]);
+                    // The map counts; new maps start at zero, as a restarted process would.
+                    if count < counter.get() {
+                        counter.reset();
+                    }
+                    counter.inc_by(count - counter.get());
+                }
+            }
+            Err(error) => tracing::warn!("kernel: the counters cannot be read: {error}"),
+        }
     }
 }
 
@@ -124,7 +197,7 @@ impl RouteCounters {
         route: Option<usize>,
         verdict: &'static str,
         reason: Option<Reason>,
-        monitored: Bindings,
+        let_through: impl Iterator<Item = &'static str>,
     ) {
         let index = route.unwrap_or(self.routes.len() - 1);
         let Some(route) = self.routes.get(index) else { return };
@@ -135,7 +208,7 @@ impl RouteCounters {
                 self.verdicts.with_label_values(&[route.name.as_str(), verdict, reason])
             })
             .inc();
-        for claim in monitored.names() {
+        for claim in let_through {
             self.monitored.with_label_values(&[claim]).inc();
         }
     }

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::gateway::Gateway;
 use crate::judge::Judge;
+use crate::kernel::{self, Filter, KernelError};
 use crate::metrics::Metrics;
 use crate::server::{self, Handler};
 use crate::snapshot::{Live, LoadError, Snapshot};
@@ -13,7 +14,7 @@ use crate::socket::{BindError, Listener};
 use crate::upstream::Upstreams;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -31,11 +32,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The kernel part is required.
-    #[error(
-        "prefilter.required: this version has no kernel part; the lists are enforced in userspace. Set it to false"
-    )]
-    NoKernel,
+    /// The kernel part is required, and not in force.
+    #[error("prefilter.required, but the kernel part is off: {0}")]
+    Kernel(#[source] KernelError),
 }
 
 /// Why a reload changed nothing.
@@ -47,15 +46,19 @@ pub enum ReloadError {
     /// It changes what only a restart can change.
     #[error("`{0}` cannot change while the agent runs: restart it, or set the old value again")]
     NeedsRestart(&'static str),
-    /// The kernel part is required now.
+    /// The kernel part is required now, and not in force.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The kernel did not take the new lists or interfaces.
+    #[error("kernel: {0}")]
+    Kernel(#[from] KernelError),
 }
 
 /// A running agent.
 pub struct Running {
     live: Live,
     metrics: Metrics,
+    kernel: Mutex<Option<Filter>>,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
     gateway: Vec<SocketAddr>,
@@ -69,13 +72,14 @@ pub struct Running {
 /// [`StartError`]; nothing is left bound then.
 pub fn start(snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<Running, StartError> {
     let config = &snapshot.config;
-    refuse_missing_kernel(config)?;
     let gateway = config.gateway.as_ref().map(|g| bind_all("gateway", &g.listen)).transpose()?;
     let auth = config.auth.as_ref().map(|a| bind_all("auth", &a.listen)).transpose()?;
     let admin = config.metrics.map(|address| Listener::bind("metrics", &Listen::Tcp(address))).transpose()?;
     let drain = config.gateway.as_ref().map_or(DRAIN, |g| g.drain_timeout);
     let gateway_slots = config.gateway.as_ref().map_or(1, |g| g.max_connections);
 
+    // After everything that another agent on this host would stand in the way of.
+    let kernel = start_kernel(&snapshot, &metrics)?;
     metrics.snapshot_version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
     let live = Live::new(snapshot);
     let judge = Judge::new(live.clone(), clock, metrics.clone());
@@ -86,6 +90,7 @@ pub fn start(snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<Runni
     let mut running = Running {
         live,
         metrics: metrics.clone(),
+        kernel: Mutex::new(kernel),
         shutdown,
         tasks: JoinSet::new(),
         gateway: addresses(gateway.as_deref().unwrap_or_default()),
@@ -134,13 +139,26 @@ impl Running {
 
     fn try_reload(&self, path: &Path, now: u64) -> Result<u64, ReloadError> {
         let snapshot = Snapshot::load(path, now, &self.metrics)?;
-        refuse_missing_kernel(&snapshot.config)?;
         if let Some(key) = needs_restart(&self.live.current().config, &snapshot.config) {
             return Err(ReloadError::NeedsRestart(key));
         }
         let version = snapshot.version;
         report_warnings(&snapshot.config);
+        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        match (kernel.as_mut(), &snapshot.lists) {
+            (Some(filter), Some(lists)) => {
+                let prepared = filter.prepare(&snapshot.config.kernel, lists, version)?;
+                filter.commit(prepared)?;
+                self.metrics.kernel.entries(lists);
+            }
+            (None, Some(_)) => *kernel = start_kernel(&snapshot, &self.metrics)?,
+            (_, None) => self.metrics.kernel.down(),
+        }
+        let unwanted = if snapshot.lists.is_none() { kernel.take() } else { None };
         self.live.replace(snapshot);
+        if let Some(Err(error)) = unwanted.map(Filter::remove) {
+            tracing::warn!("kernel: the filter could not be removed: {error}");
+        }
         self.metrics.snapshot_version.set(i64::try_from(version).unwrap_or(i64::MAX));
         Ok(version)
     }
@@ -162,7 +180,9 @@ pub async fn run(snapshot: Snapshot, path: &Path, metrics: Metrics) -> anyhow::R
     let mut hangup = signal(SignalKind::hangup())?;
 
     report_warnings(&snapshot.config);
-    let kernel_wanted = !snapshot.config.kernel.interfaces.is_empty();
+    if snapshot.lists.is_none() {
+        kernel::remove_leftovers(&snapshot.config.kernel);
+    }
     let running = start(snapshot, Clock::System, metrics)?;
     for (listener, addresses) in [("gateway", running.gateway()), ("auth", running.auth())] {
         for address in addresses {
@@ -171,11 +191,6 @@ pub async fn run(snapshot: Snapshot, path: &Path, metrics: Metrics) -> anyhow::R
     }
     if let Some(address) = running.metrics() {
         tracing::info!(listener = "metrics", %address, "listening");
-    }
-    if kernel_wanted {
-        tracing::warn!(
-            "kernel: off, this version has no kernel part; the prefilter lists are enforced in userspace"
-        );
     }
     loop {
         tokio::select! {
@@ -233,13 +248,35 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         Some("metrics.listen")
     } else if old.log != new.log {
         Some("log")
+    } else if old.kernel.mode != new.kernel.mode {
+        Some("prefilter.mode")
+    } else if old.kernel.pin_dir != new.kernel.pin_dir {
+        Some("prefilter.pin_dir")
     } else {
         None
     }
 }
 
-fn refuse_missing_kernel(config: &Config) -> Result<(), StartError> {
-    if config.kernel.required { Err(StartError::NoKernel) } else { Ok(()) }
+/// Puts the lists in force in the kernel, if they are to be. Where that fails and need not succeed, userspace alone
+/// enforces them.
+fn start_kernel(snapshot: &Snapshot, metrics: &Metrics) -> Result<Option<Filter>, StartError> {
+    let Some(lists) = &snapshot.lists else { return Ok(None) };
+    let settings = &snapshot.config.kernel;
+    let started =
+        Filter::start(settings, lists, snapshot.version).and_then(|filter| Ok((filter.counters()?, filter)));
+    match started {
+        Ok((counters, filter)) => {
+            metrics.kernel.up(counters);
+            metrics.kernel.entries(lists);
+            Ok(Some(filter))
+        }
+        Err(error) if settings.required => Err(StartError::Kernel(error)),
+        Err(error) => {
+            metrics.kernel.down();
+            tracing::warn!("kernel: off, the prefilter lists are enforced in userspace: {error}");
+            Ok(None)
+        }
+    }
 }
 
 fn report_warnings(config: &Config) {

@@ -2,6 +2,7 @@
 
 use crate::config::{self, Config, Problems};
 use crate::geo::{Databases, GeoError};
+use crate::kernel::{Lists, OverCapacity};
 use crate::metrics::{Metrics, RouteCounters};
 use arc_swap::ArcSwap;
 use std::path::Path;
@@ -17,6 +18,9 @@ pub enum LoadError {
     /// A geo database cannot be used.
     #[error(transparent)]
     Geo(#[from] GeoError),
+    /// The address lists do not fit into the kernel.
+    #[error(transparent)]
+    Lists(#[from] OverCapacity),
 }
 
 /// Everything that a request is judged by.
@@ -27,6 +31,8 @@ pub struct Snapshot {
     pub config: Config,
     /// The geo databases.
     pub geo: Databases,
+    /// The address lists for the kernel; `None` where it has no part in this.
+    pub lists: Option<Lists>,
     /// Counters of the routes.
     pub counters: RouteCounters,
 }
@@ -35,7 +41,7 @@ impl Snapshot {
     /// Reads a configuration file and opens everything it names.
     ///
     /// # Errors
-    /// Every problem of the file, or the geo database that cannot be used.
+    /// Every problem of the file, or what [`Snapshot::new`] finds.
     pub fn load(path: &Path, now: u64, metrics: &Metrics) -> Result<Self, LoadError> {
         Self::new(config::load(path, now)?, metrics)
     }
@@ -43,13 +49,16 @@ impl Snapshot {
     /// Opens everything that a configuration names.
     ///
     /// # Errors
-    /// The geo database that cannot be used.
+    /// The geo database that cannot be used, or the lists that the kernel cannot hold.
     pub fn new(config: Config, metrics: &Metrics) -> Result<Self, LoadError> {
         // Versions are unique in the process, so that per-thread scratch knows which snapshot it was made for.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let geo = Databases::open(&config.geo)?;
+        let kernel = &config.kernel;
+        let wanted = !kernel.interfaces.is_empty();
+        let lists = wanted.then(|| Lists::new(&kernel.deny, &kernel.allow)).transpose()?;
         let counters = metrics.for_routes(config.policy.routes.iter().map(|route| route.name.to_string()));
-        Ok(Self { version: NEXT.fetch_add(1, Ordering::Relaxed), config, geo, counters })
+        Ok(Self { version: NEXT.fetch_add(1, Ordering::Relaxed), config, geo, lists, counters })
     }
 }
 

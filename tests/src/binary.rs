@@ -86,6 +86,12 @@ impl Home {
         self.write("edgegate.toml", config);
         let mut command = self.command(&["run", "--config", "edgegate.toml"]);
         command.envs(env.iter().copied());
+        self.start(command)
+    }
+
+    /// Starts a command of [`Home::command`] that runs the gate, and waits until it is ready.
+    #[must_use]
+    pub fn start(self, command: Command) -> Edgegate {
         Edgegate::start(self, command)
     }
 
@@ -198,6 +204,12 @@ impl Edgegate {
     #[must_use]
     pub fn gateway(&self) -> SocketAddr {
         *self.gateway.first().expect("a gateway")
+    }
+
+    /// All addresses of the gateway.
+    #[must_use]
+    pub fn gateways(&self) -> &[SocketAddr] {
+        &self.gateway
     }
 
     /// The first address of the auth listener.

@@ -68,6 +68,15 @@ impl Conn {
         Self::on(TcpStream::connect(address).expect("a connection"))
     }
 
+    /// Takes a connection over.
+    ///
+    /// # Panics
+    /// Never in practice.
+    #[must_use]
+    pub fn over(stream: TcpStream) -> Self {
+        Self::on(stream)
+    }
+
     /// Connects to a unix socket.
     ///
     /// # Panics

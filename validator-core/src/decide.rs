@@ -89,8 +89,17 @@ pub struct Decision<'a> {
     pub session: Option<&'a str>,
     /// Claims that did not hold and were let through by monitor mode.
     pub monitored: Bindings,
+    /// Why the lists would have refused the request, had they not been in monitor mode.
+    pub listed: Option<Reason>,
     /// The path without a leading token: what may be logged. Empty when the target could not be read.
     pub path: &'a [u8],
+}
+
+impl Decision<'_> {
+    /// Names of everything that monitor mode let through: claims, and reasons of the lists.
+    pub fn let_through(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.listed.map(Reason::name).into_iter().chain(self.monitored.names())
+    }
 }
 
 /// Memory that a decision works in, so that it allocates nothing. One per thread, used for one request after another.
@@ -154,9 +163,18 @@ pub fn decide<'a, T: Trace>(
 ) -> Decision<'a> {
     let request = Request { client: canonical(request.client), ..*request };
     let Scratch { token, patterns, rules, out } = scratch;
-    let (facts, token_segment) = match admit(policy, request, geo, now, rules, trace) {
+    let country = Cell::new(None);
+    let listed = match prefilter(policy, &request, geo, now, &country, trace) {
+        Ok(()) => None,
+        Err(reason) if policy.prefilter.monitor => {
+            trace.note("prefilter", format_args!("{}: let through by monitor mode", reason.name()));
+            Some(reason)
+        }
+        Err(reason) => return refused_before_routing(reason, None),
+    };
+    let (facts, token_segment) = match admit(request, geo, country, rules, trace) {
         Ok(admitted) => admitted,
-        Err(reason) => return refused_before_routing(reason),
+        Err(reason) => return refused_before_routing(reason, listed),
     };
     let path = facts.path;
 
@@ -168,7 +186,14 @@ pub fn decide<'a, T: Trace>(
             }
             Fallback::Deny => Verdict::Deny { reason: Reason::NoRoute, status: Reason::NoRoute.status() },
         };
-        return Decision { verdict, route: None, session: None, monitored: Bindings::default(), path };
+        return Decision {
+            verdict,
+            route: None,
+            session: None,
+            monitored: Bindings::default(),
+            listed,
+            path,
+        };
     };
     let route = &policy.routes[index];
     let is_misplaced = misplaced.is_some();
@@ -195,7 +220,14 @@ pub fn decide<'a, T: Trace>(
         }
         Err(reason) => refuse(route, reason, &facts, out),
     };
-    Decision { verdict, route: Some(index), session: findings.session, monitored: findings.monitored, path }
+    Decision {
+        verdict,
+        route: Some(index),
+        session: findings.session,
+        monitored: findings.monitored,
+        listed,
+        path,
+    }
 }
 
 /// What the checks learn on their way.
@@ -205,18 +237,14 @@ struct Findings<'a> {
     monitored: Bindings,
 }
 
-/// The lists and the target: everything before routes. Gives the facts and the token segment of the path.
+/// The target: everything between the lists and the routes. Gives the facts and the token segment of the path.
 fn admit<'a, T: Trace>(
-    policy: &'a Policy,
     request: Request<'a>,
     geo: &'a dyn Geo,
-    now: u64,
+    country: Cell<Option<Option<crate::geo::Country>>>,
     scratch: &'a mut RuleScratch,
     trace: &mut T,
 ) -> Result<(Facts<'a>, Option<&'a [u8]>), Reason> {
-    let country = Cell::new(None);
-    prefilter(policy, &request, geo, now, &country, trace)?;
-
     let target = uri::parse(request.target).map_err(|ambiguity| {
         trace.note("target", format_args!("{}", ambiguity.text()));
         Reason::UriAmbiguous
@@ -277,12 +305,13 @@ fn prefilter<T: Trace>(
     Ok(())
 }
 
-fn refused_before_routing<'a>(reason: Reason) -> Decision<'a> {
+fn refused_before_routing<'a>(reason: Reason, listed: Option<Reason>) -> Decision<'a> {
     Decision {
         verdict: Verdict::Deny { reason, status: reason.status() },
         route: None,
         session: None,
         monitored: Bindings::default(),
+        listed,
         path: b"",
     }
 }

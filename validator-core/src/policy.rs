@@ -49,6 +49,8 @@ pub struct Prefilter {
     pub deny: NetSet,
     /// Country policies by destination; the first that covers the destination decides.
     pub services: Vec<Service>,
+    /// Whether what would be refused is only reported.
+    pub monitor: bool,
 }
 
 /// A country policy for one destination.

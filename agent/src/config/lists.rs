@@ -15,6 +15,9 @@ const RETAIN_DAYS: u32 = 31;
 /// Distinct sessions, unless configured.
 const CAPACITY: usize = 1_000_000;
 
+/// Where the kernel keeps what outlives the process, unless configured.
+pub(crate) const PIN_DIR: &str = "/sys/fs/bpf/edgegate";
+
 /// The geo databases. The files are not opened here.
 #[derive(Debug, Default)]
 pub struct GeoPaths {
@@ -44,6 +47,8 @@ pub struct Kernel {
     pub required: bool,
     /// Whether refusals are only counted.
     pub monitor: bool,
+    /// Where program, links and maps are pinned: a folder on a BPF file system.
+    pub pin_dir: PathBuf,
     /// Refused networks, as configured.
     pub deny: Vec<IpNet>,
     /// Networks exempt from everything else, as configured.
@@ -141,12 +146,17 @@ fn sids<'t>(value: &Value<'t>) -> Vec<&'t str> {
 }
 
 /// The address and country lists, and the settings of the kernel prefilter.
-pub(super) fn prefilter(section: Option<Section<'_>>, countries_known: bool) -> (Prefilter, Kernel) {
+pub(super) fn prefilter(
+    section: Option<Section<'_>>,
+    folder: &Path,
+    countries_known: bool,
+) -> (Prefilter, Kernel) {
     let mut kernel = Kernel {
         interfaces: Vec::new(),
         mode: KernelMode::Auto,
         required: false,
         monitor: false,
+        pin_dir: PIN_DIR.into(),
         deny: Vec::new(),
         allow: Vec::new(),
         services: Vec::new(),
@@ -166,6 +176,9 @@ pub(super) fn prefilter(section: Option<Section<'_>>, countries_known: bool) -> 
     kernel.mode = section.word("mode", &modes).unwrap_or(kernel.mode);
     kernel.required = section.boolean("required", false);
     kernel.monitor = section.boolean("monitor", false);
+    if let Some(path) = section.take("pin_dir").and_then(|value| value.path(folder)) {
+        kernel.pin_dir = path;
+    }
     if kernel.required && kernel.interfaces.is_empty() {
         section.place.warn("required has no effect without interfaces");
     }
@@ -191,7 +204,7 @@ pub(super) fn prefilter(section: Option<Section<'_>>, countries_known: bool) -> 
     section.finish();
     let allow = NetSet::new(kernel.allow.iter().copied());
     let deny = NetSet::new(kernel.deny.iter().copied());
-    (Prefilter { allow, deny, services }, kernel)
+    (Prefilter { allow, deny, services, monitor: kernel.monitor }, kernel)
 }
 
 fn service(mut section: Section<'_>) -> Option<(Service, Vec<IpNet>)> {
