@@ -33,8 +33,8 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Links for XDP.
-const OLDEST_KERNEL: KernelVersion = KernelVersion::new(5, 9, 0);
+/// What the program is made for. Links for XDP are older.
+const OLDEST_KERNEL: KernelVersion = KernelVersion::new(5, 15, 0);
 
 /// How long to wait for packets under way where the kernel cannot say when they are through. None takes this long.
 const GRACE: Duration = Duration::from_millis(200);

@@ -231,11 +231,8 @@ impl Net {
     #[must_use]
     pub fn foreign_program(&self) -> Foreign {
         let mut object = EbpfLoader::new().load(OBJECT).expect("the object");
-        let program: &mut Xdp = object
-            .program_mut(ebpf_abi::PROGRAM)
-            .expect("the program")
-            .try_into()
-            .expect("an XDP program");
+        let program: &mut Xdp =
+            object.program_mut(ebpf_abi::PROGRAM).expect("the program").try_into().expect("an XDP program");
         program.load().expect("a loaded program");
         program.attach(&self.interface, XdpMode::Skb).expect("an attached program");
         let id = program.info().as_ref().map(ProgramInfo::id).expect("its id");

@@ -1,7 +1,8 @@
 //! Tools that a test needs and a machine may lack.
 //!
 //! A test whose tool is missing says so and passes, unless the environment variable `EDGEGATE_REQUIRE` names the tool:
-//! `EDGEGATE_REQUIRE=nginx,ffmpeg,python-jwt,curl,kernel`. Continuous integration names all of them.
+//! `EDGEGATE_REQUIRE=nginx,ffmpeg,python-jwt,curl`. Continuous integration names all of them. `kernel` is one, too: a
+//! kernel that lets a test load programs into it (see [`crate::kernel`]).
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -45,13 +46,13 @@ pub fn capability(tool: &str) -> Option<PathBuf> {
     None
 }
 
-/// Says that a test is skipped because the machine lacks a capability.
+/// Says that a test is skipped for want of a tool.
 ///
 /// # Panics
-/// When it is required.
-pub fn missing(tool: &str, probed: &str) {
+/// When the tool is required.
+pub fn missing(tool: &str, reason: &str) {
     let thread = std::thread::current();
-    let message = format!("{}: needs {tool}: {probed}", thread.name().unwrap_or("test"));
+    let message = format!("{}: needs {tool}: {reason}", thread.name().unwrap_or("test"));
     let required = std::env::var("EDGEGATE_REQUIRE").unwrap_or_default();
     assert!(!required.split(',').any(|name| name.trim() == tool), "{message}");
     println!("skipped: {message}");

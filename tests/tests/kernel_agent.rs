@@ -481,7 +481,10 @@ fn without_an_interface_userspace_enforces() {
     };
     let gate = Edgegate::run(&config(""));
     let log = gate.log();
-    assert!(log.contains("kernel: off") && log.contains("edgegate-none") && log.contains("userspace"), "{log}");
+    assert!(
+        log.contains("kernel: off") && log.contains("edgegate-none") && log.contains("userspace"),
+        "{log}"
+    );
     assert_eq!(Conn::open(gate.gateway()).send(get("/x")).reply().status, 403);
     assert_eq!(metric(&gate, "edgegate_kernel_up"), 0);
     let log = gate.reload(&config("required = true"));

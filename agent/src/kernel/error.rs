@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The kernel lacks what the program and its attachment need.
-    #[error("Linux {0} is too old; the kernel part needs 5.9 or later")]
+    #[error("Linux {0} is too old; the kernel part needs 5.15 or later")]
     OldKernel(String),
     /// There is no BPF file system to pin to.
     #[error(

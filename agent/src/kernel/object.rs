@@ -34,19 +34,17 @@ struct Shape {
     key: usize,
     value: usize,
     entries: u32,
-    /// 1 is `BPF_F_NO_PREALLOC`, which tries always have.
-    flags: u32,
 }
 
 fn shapes() -> impl Iterator<Item = Shape> {
-    let shape = |name, kind, key, value, entries, flags| Shape { name, kind, key, value, entries, flags };
+    let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
     let outcomes = u32::try_from(Outcome::ALL.len()).unwrap_or(u32::MAX);
     let own = [
-        shape(map::CONFIG, MapType::Array, 4, size_of::<Config>(), 1, 0),
-        shape(map::COUNTERS, MapType::PerCpuArray, 4, 8, outcomes, 0),
+        shape(map::CONFIG, MapType::Array, 4, size_of::<Config>(), 1),
+        shape(map::COUNTERS, MapType::PerCpuArray, 4, 8, outcomes),
     ];
-    let exact = map::EXACT.map(|name| shape(name, MapType::Hash, 16, 4, EXACT_CAPACITY, 0));
-    let prefix = map::PREFIX.map(|name| shape(name, MapType::LpmTrie, 20, 4, PREFIX_CAPACITY, 1));
+    let exact = map::EXACT.map(|name| shape(name, MapType::Hash, 16, 4, EXACT_CAPACITY));
+    let prefix = map::PREFIX.map(|name| shape(name, MapType::LpmTrie, 20, 4, PREFIX_CAPACITY));
     own.into_iter().chain(exact).chain(prefix)
 }
 
@@ -56,7 +54,6 @@ impl Shape {
             && info.key_size() as usize == self.key
             && info.value_size() as usize == self.value
             && info.max_entries() == self.entries
-            && info.map_flags() == self.flags
     }
 }
 
