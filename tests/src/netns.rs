@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, id};
@@ -176,6 +176,19 @@ impl Net {
         })
     }
 
+    /// Sends datagrams from an address of the other side.
+    ///
+    /// # Panics
+    /// When they cannot be sent.
+    pub fn send(&self, from: IpAddr, to: SocketAddr, count: usize) {
+        self.inside(|| {
+            let socket = UdpSocket::bind((from, 0)).expect("a socket");
+            for _ in 0..count {
+                socket.send_to(b"!", to).expect("a datagram sent");
+            }
+        });
+    }
+
     /// Connects from an address of the other side.
     ///
     /// # Errors
@@ -224,17 +237,25 @@ impl Net {
         found
     }
 
-    /// Puts a program of somebody else on the interface, for as long as the value lives.
+    /// Puts a program of somebody else on the interface: with a link, for as long as the value lives, or as `ip` does
+    /// it.
     ///
     /// # Panics
     /// When that fails.
     #[must_use]
-    pub fn foreign_program(&self) -> Foreign {
+    pub fn foreign_program(&self, linked: bool) -> Foreign {
         let mut object = EbpfLoader::new().load(OBJECT).expect("the object");
         let program: &mut Xdp =
             object.program_mut(ebpf_abi::PROGRAM).expect("the program").try_into().expect("an XDP program");
         program.load().expect("a loaded program");
-        program.attach(&self.interface, XdpMode::Skb).expect("an attached program");
+        if linked {
+            program.attach(&self.interface, XdpMode::Skb).expect("an attached program");
+        } else {
+            let pin = format!("{}-foreign", self.pin_dir.display());
+            program.pin(&pin).expect("a pinned program");
+            ip(&format!("link set dev {} xdpdrv pinned {pin}", self.interface));
+            fs::remove_file(pin).expect("the pin");
+        }
         let id = program.info().as_ref().map(ProgramInfo::id).expect("its id");
         Foreign { id, _object: object }
     }

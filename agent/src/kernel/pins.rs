@@ -90,22 +90,24 @@ impl Pins {
         for PinnedAt { path, .. } in self.links()? {
             if !kept.contains(&path) {
                 remove(&path)?;
-                prune(path.parent());
             }
         }
         for version_dir in folders(&self.base)? {
+            for interface in entries(&version_dir.join("interfaces"))? {
+                prune(&interface);
+            }
             if !keep.is_empty() && version_dir == version(&self.base) {
                 continue;
             }
             for map in entries(&version_dir.join("maps"))? {
                 remove(&map)?;
             }
-            prune(Some(&version_dir.join("maps")));
-            prune(Some(&version_dir.join("interfaces")));
-            prune(Some(&version_dir));
+            prune(&version_dir.join("maps"));
+            prune(&version_dir.join("interfaces"));
+            prune(&version_dir);
         }
         if keep.is_empty() {
-            prune(Some(&self.base));
+            prune(&self.base);
         }
         Ok(())
     }
@@ -181,10 +183,8 @@ fn folders(base: &Path) -> Result<Vec<PathBuf>, KernelError> {
 }
 
 /// Removes a folder if it is empty.
-fn prune(folder: Option<&Path>) {
-    if let Some(folder) = folder {
-        let _not_empty = fs::remove_dir(folder);
-    }
+fn prune(folder: &Path) {
+    let _not_empty = fs::remove_dir(folder);
 }
 
 fn mounted(path: &Path) -> Result<(), KernelError> {
