@@ -141,11 +141,12 @@ impl Filter {
     /// # Errors
     /// [`KernelError`]; the old configuration stays in force then.
     pub(crate) fn commit(&mut self, prepared: Prepared) -> Result<(), KernelError> {
-        if let Err(error) = self.maps.set_config(&prepared.config) {
-            self.detach(&prepared.added);
+        let Prepared { config, wanted, added } = prepared;
+        if let Err(error) = self.maps.set_config(&config) {
+            self.detach(&added);
             return Err(error);
         }
-        if let Err(error) = self.keep_only(&prepared.wanted) {
+        if let Err(error) = self.keep_only(&wanted) {
             tracing::warn!("kernel: what is no longer configured could not be detached: {error}");
         }
         Ok(())

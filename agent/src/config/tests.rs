@@ -160,6 +160,8 @@ fn good_lists() {
     assert_eq!(kernel.interfaces, ["eth0", "bond0.12"]);
     assert_eq!((kernel.mode, kernel.session_action), (KernelMode::Native, SessionAction::Reset));
     assert!(kernel.required && kernel.monitor);
+    assert!(config.policy.prefilter.monitor);
+    assert_eq!(kernel.pin_dir, Path::new("/sys/fs/bpf/other"));
     assert_eq!(kernel.session_ports, [8080, 443]);
     assert_eq!((kernel.deny.len(), kernel.allow.len()), (2, 1));
     assert_eq!(kernel.services.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
@@ -261,6 +263,7 @@ fn defaults() {
     assert_eq!((kernel.mode, kernel.session_action), (KernelMode::Auto, SessionAction::Respond));
     assert!(kernel.interfaces.is_empty() && kernel.session_ports.is_empty());
     assert!(!kernel.required && !kernel.monitor);
+    assert_eq!(kernel.pin_dir, Path::new("/sys/fs/bpf/edgegate"));
     assert_eq!(config.blacklist_capacity, 1_000_000);
     let day = validator_core::Day::of(NOW - 31 * 86_400);
     assert!(

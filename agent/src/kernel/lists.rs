@@ -173,7 +173,7 @@ mod tests {
         });
         let v6 =
             (0u128..4, 0u128..3, 0u128..16, 0u8..=128).prop_filter_map("IPv4", |(high, mid, low, len)| {
-                let bits = high << 126 | mid * (MAPPED / 2) | low;
+                let bits = (high << 126) | (mid * (MAPPED / 2)) | low;
                 let net = IpNet::new(IpAddr::V6(Ipv6Addr::from_bits(bits)), len).unwrap().trunc();
                 validator_core::net::parse_net(&net.to_string()).filter(|net| matches!(net, IpNet::V6(_)))
             });
@@ -192,7 +192,8 @@ mod tests {
             let (denied, allowed) = (NetSet::new(deny), NetSet::new(allow));
             for ip in ips {
                 let ip = ip.addr();
-                let expected = u32::from(allowed.contains(ip)) * LIST_ALLOW | u32::from(denied.contains(ip)) * LIST_DENY;
+                let flag = |set: &NetSet, flag| if set.contains(ip) { flag } else { 0 };
+                let expected = flag(&allowed, LIST_ALLOW) | flag(&denied, LIST_DENY);
                 prop_assert_eq!(flags(&lists, ip), expected, "{}", ip);
             }
         }
