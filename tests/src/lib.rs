@@ -4,6 +4,7 @@
 //! - [`cases`]: token cases as data, and what each must lead to.
 //! - [`conn`]: connections that are kept, read answer by answer.
 //! - [`contract`]: the example configuration and tokens for it, made without the product's own code.
+//! - [`kernel`]: the kernel program, loaded but attached nowhere, and frames to run through it.
 //! - [`origin`]: servers behind the gate, which do what a test tells them and remember what they saw.
 //! - [`places`]: a geo database in memory, for tests of the library alone.
 //! - [`raw`]: HTTP spoken byte by byte, so that no client tidies up what a test sends.
@@ -15,6 +16,7 @@ pub mod binary;
 pub mod cases;
 pub mod conn;
 pub mod contract;
+pub mod kernel;
 pub mod origin;
 pub mod places;
 pub mod raw;

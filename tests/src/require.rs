@@ -1,7 +1,8 @@
 //! Tools that a test needs and a machine may lack.
 //!
 //! A test whose tool is missing says so and passes, unless the environment variable `EDGEGATE_REQUIRE` names the tool:
-//! `EDGEGATE_REQUIRE=nginx,ffmpeg,python-jwt,curl`. Continuous integration names all of them.
+//! `EDGEGATE_REQUIRE=nginx,ffmpeg,python-jwt,curl`. Continuous integration names all of them. `kernel` is one, too: a
+//! kernel that lets a test load programs into it (see [`crate::kernel`]).
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -41,10 +42,18 @@ pub fn capability(tool: &str) -> Option<PathBuf> {
         return Some(program.into());
     }
     let probed: Vec<String> = programs.iter().map(|(p, a)| format!("{p} {}", a.join(" "))).collect();
+    missing(tool, &probed.join("; "));
+    None
+}
+
+/// Says that a test is skipped for want of a tool.
+///
+/// # Panics
+/// When the tool is required.
+pub fn missing(tool: &str, reason: &str) {
     let thread = std::thread::current();
-    let message = format!("{}: needs {tool}: {}", thread.name().unwrap_or("test"), probed.join("; "));
+    let message = format!("{}: needs {tool}: {reason}", thread.name().unwrap_or("test"));
     let required = std::env::var("EDGEGATE_REQUIRE").unwrap_or_default();
     assert!(!required.split(',').any(|name| name.trim() == tool), "{message}");
     println!("skipped: {message}");
-    None
 }
