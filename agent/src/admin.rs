@@ -3,7 +3,7 @@
 use crate::message::{Body, Refusal, answer};
 use crate::metrics::Metrics;
 use crate::server::{Connection, Handler, Limits};
-use crate::wire::{ClientTimeouts, HeadFacts};
+use crate::wire::HeadFacts;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -62,11 +62,6 @@ impl Handler for Admin {
     }
 
     fn limits(&self) -> Limits {
-        let timeout = Duration::from_secs(10);
-        Limits {
-            timeouts: ClientTimeouts { header: timeout, body: timeout },
-            keepalive: Duration::from_secs(75),
-            proxy_protocol: None,
-        }
+        Limits::plain(Duration::from_secs(10), Duration::from_secs(75))
     }
 }

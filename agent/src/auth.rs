@@ -10,7 +10,7 @@ use crate::gateway::add_deny_headers;
 use crate::judge::{Answer, Asked, Judge, Judged};
 use crate::message::{Body, Refusal, answer, closing, forwarded_client, parse_address, single};
 use crate::server::{Connection, Handler, Limits};
-use crate::wire::{ClientTimeouts, HeadFacts};
+use crate::wire::HeadFacts;
 use http::header::{HOST, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -151,13 +151,8 @@ impl Handler for Auth {
     }
 
     fn limits(&self) -> Limits {
-        let timeout = Duration::from_secs(30);
-        Limits {
-            timeouts: ClientTimeouts { header: timeout, body: timeout },
-            // Proxies keep connections for long; they are few.
-            keepalive: Duration::from_secs(3600),
-            proxy_protocol: None,
-        }
+        // Proxies keep connections for long; they are few.
+        Limits::plain(Duration::from_secs(30), Duration::from_secs(3600))
     }
 }
 

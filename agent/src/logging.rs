@@ -20,7 +20,7 @@ const MAX_SEGMENT: usize = 80;
 const SIGNATURE: usize = 43;
 
 /// Sends events to standard error. The environment variable `EDGEGATE_LOG` overrides the configured level with a
-/// filter like `edgegate=debug`.
+/// filter like `agent::judge=debug`.
 pub(crate) fn init(log: &Log) {
     let filter =
         EnvFilter::try_from_env("EDGEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(log.level.as_str()));

@@ -65,6 +65,13 @@ pub(crate) struct Limits {
     pub proxy_protocol: Option<Arc<NetSet>>,
 }
 
+impl Limits {
+    /// The same patience with every part of a request, and no PROXY header.
+    pub(crate) fn plain(timeout: Duration, keepalive: Duration) -> Self {
+        Self { timeouts: ClientTimeouts { header: timeout, body: timeout }, keepalive, proxy_protocol: None }
+    }
+}
+
 /// Serves a listener until `shutdown` turns true, then lets requests under way finish for at most `drain`.
 pub(crate) async fn serve<H: Handler>(
     listener: Listener,

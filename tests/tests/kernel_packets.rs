@@ -1,6 +1,6 @@
 //! The kernel program on single frames: every branch both ways, the verdict and the counters exact, and no frame changed
 //! (the last two by [`Kernel::run`]).
-#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use aya::maps::{Map, MapInfo, MapType};
 use ebpf_abi::{

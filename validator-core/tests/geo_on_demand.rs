@@ -65,19 +65,24 @@ fn policy(when: Vec<Vec<Condition>>, services: Vec<Service>) -> Policy {
     }
 }
 
-/// The reason, and how often country, city and network were asked for.
-fn judge(policy: &Policy, claims: &str) -> (Option<Reason>, [u32; 3]) {
-    let payload = format!(r#"{{"iat":100,"cid":"c","stt":"hls",{claims}}}"#);
-    let target = format!("/{}/live/x", sign::content_jwt("k", &payload, &key()));
-    let request = Request {
+/// A request from Paris to a path.
+fn request(target: &str, destination: Option<(IpAddr, u16)>) -> Request<'_> {
+    Request {
         method: "GET",
         target: target.as_bytes(),
         scheme: "https",
         host: b"h",
         client: [192, 0, 2, 1].into(),
-        destination: Some(([198, 51, 100, 1].into(), 443)),
+        destination,
         headers: &[],
-    };
+    }
+}
+
+/// The reason, and how often country, city and network were asked for.
+fn judge(policy: &Policy, claims: &str) -> (Option<Reason>, [u32; 3]) {
+    let payload = format!(r#"{{"iat":100,"cid":"c","stt":"hls",{claims}}}"#);
+    let target = format!("/{}/live/x", sign::content_jwt("k", &payload, &key()));
+    let request = request(&target, Some(([198, 51, 100, 1].into(), 443)));
     let geo = Counting::default();
     let mut scratch = Scratch::new();
     let reason = decide(policy, &request, &geo, 150, &mut scratch, &mut ()).verdict.reason();
@@ -124,15 +129,7 @@ fn a_service_for_every_destination_needs_none() {
     };
     let judged = |ports| {
         let policy = policy(vec![], vec![service(ports)]);
-        let request = Request {
-            method: "GET",
-            target: b"/live/x",
-            scheme: "https",
-            host: b"h",
-            client: [192, 0, 2, 1].into(),
-            destination: None,
-            headers: &[],
-        };
+        let request = request("/live/x", None);
         let geo = Counting::default();
         decide(&policy, &request, &geo, 150, &mut Scratch::new(), &mut ()).verdict.reason()
     };
@@ -151,15 +148,7 @@ fn without_a_database_the_claim_decides_against() {
     ] {
         let payload = format!(r#"{{"iat":100,"exp":200,"cid":"c","stt":"hls",{claim}}}"#);
         let target = format!("/{}/live/x", sign::content_jwt("k", &payload, &key()));
-        let request = Request {
-            method: "GET",
-            target: target.as_bytes(),
-            scheme: "https",
-            host: b"h",
-            client: [192, 0, 2, 1].into(),
-            destination: None,
-            headers: &[],
-        };
+        let request = request(&target, None);
         let mut scratch = Scratch::new();
         let decision = decide(&policy, &request, &NoGeo, 150, &mut scratch, &mut ());
         assert_eq!(decision.verdict.reason(), Some(reason), "{claim}");

@@ -5,7 +5,7 @@ use crate::config::Listen;
 use crate::message::{Body, Refusal, answer};
 use crate::server::{self, Connection, Handler, Limits};
 use crate::socket::Listener;
-use crate::wire::{ClientTimeouts, HeadFacts};
+use crate::wire::HeadFacts;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -62,11 +62,6 @@ impl Handler for Presentation {
     fn refused(&self, _: Refusal) {}
 
     fn limits(&self) -> Limits {
-        let timeout = Duration::from_secs(30);
-        Limits {
-            timeouts: ClientTimeouts { header: timeout, body: timeout },
-            keepalive: Duration::from_secs(75),
-            proxy_protocol: None,
-        }
+        Limits::plain(Duration::from_secs(30), Duration::from_secs(75))
     }
 }

@@ -1,13 +1,13 @@
 //! The kernel part of edgegate: an XDP program that drops packets by source address before a socket is reached.
 //!
-//! Needs Linux 5.15. Everything used is older (XDP links 5.9, BTF map definitions 5.4); 5.15 is the oldest kernel it is
-//! meant for. The program is not marked for multi-buffer packets (Linux 5.18): a driver whose MTU does not fit one page
-//! refuses it in native mode.
+//! Needs Linux 5.15, the oldest kernel it is meant for; nothing in it is newer than 32-bit arithmetic (Linux 5.1). It is
+//! not marked for multi-buffer packets (Linux 5.18): where a frame does not fit a page, the driver refuses it in native
+//! mode, and generic mode makes every frame one piece.
 //!
 //! Read top-down, as a packet travels: [`edgegate_xdp`], [`decide`], then the modules in their order.
 //!
-//! What cannot be judged passes. The same lists are enforced again behind the socket, so passing too much costs time,
-//! and dropping too much costs a client.
+//! What cannot be judged passes. The stack drops what is malformed, and looks further than this program where it is
+//! set up to, as for a third VLAN tag; here, dropping too much would cost a client.
 #![no_std]
 #![no_main]
 

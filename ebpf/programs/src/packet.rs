@@ -4,7 +4,7 @@
 //! after what is read lies not behind the end.
 
 use aya_ebpf::programs::XdpContext;
-use ebpf_abi::{Address, Outcome};
+use ebpf_abi::{Address, MAPPED_BITS, Outcome};
 
 /// What the decisions ask for.
 pub struct Packet {
@@ -57,8 +57,10 @@ const SERVICE_VLAN: u16 = 0x88a8;
 /// Tags that are followed.
 const VLAN_TAGS: usize = 2;
 
-/// Bytes of the longest prefix that no IPv4 packet has: `::ffff:0:0/96`.
+/// What precedes the IPv4 part of a mapped address: `::ffff:0:0/96`.
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+const _: () = assert!(MAPPED.len() as u32 * 8 == MAPPED_BITS);
 
 /// The place in a frame up to which it has been read.
 struct Cursor {
