@@ -120,20 +120,28 @@ impl Filter {
         let config = self.fill(settings, lists, version)?;
         let mut added = Vec::new();
         for name in &settings.interfaces {
-            if self.attached.contains(name) {
-                continue;
+            match self.prepare_interface(name, settings.mode) {
+                Ok(true) => added.push(name.clone()),
+                Ok(false) => {}
+                Err(error) => {
+                    self.detach(&added);
+                    return Err(error);
+                }
             }
-            let attached = attach::look(&self.pins, &self.interfaces, name).and_then(|found| {
-                self.pins.make_folders(std::slice::from_ref(name))?;
-                self.attach(name, settings.mode, &found)
-            });
-            if let Err(error) = attached {
-                self.detach(&added);
-                return Err(error);
-            }
-            added.push(name.clone());
         }
         Ok(Prepared { config, wanted: settings.interfaces.clone(), added })
+    }
+
+    /// Attaches to an interface that is new in the configuration, or was made anew under its name. False: it has the
+    /// program.
+    fn prepare_interface(&mut self, name: &str, mode: config::KernelMode) -> Result<bool, KernelError> {
+        let found = attach::look(&self.pins, &self.interfaces, name)?;
+        if matches!(found, Found::Own { .. }) && self.attached.iter().any(|other| other == name) {
+            return Ok(false);
+        }
+        self.pins.make_folders(&[name.to_owned()])?;
+        self.attach(name, mode, &found)?;
+        Ok(true)
     }
 
     /// Puts in force what was prepared.
@@ -184,6 +192,7 @@ impl Filter {
 
     fn attach(&mut self, name: &str, mode: config::KernelMode, found: &Found) -> Result<How, KernelError> {
         let how = attach::attach(&mut self.object, &self.pins, &self.interfaces, name, mode, found)?;
+        self.attached.retain(|other| other != name);
         self.attached.push(name.to_owned());
         let program = attach::look(&self.pins, &self.interfaces, name)?;
         let mode = match &program {
@@ -219,6 +228,12 @@ impl Filter {
         self.attached.retain(|name| names.contains(name));
         Ok(())
     }
+}
+
+/// Interfaces with the filter of an earlier run, as far as this process may know.
+pub(crate) fn leftovers(settings: &config::Kernel) -> Vec<String> {
+    let links = pins::links(&settings.pin_dir).unwrap_or_default();
+    links.into_iter().map(|link| link.interface).collect()
 }
 
 /// Detaches what an earlier run left in the kernel where the configuration has no interfaces any more.

@@ -274,6 +274,13 @@ fn start_kernel(snapshot: &Snapshot, metrics: &Metrics) -> Result<Option<Filter>
         Err(error) => {
             metrics.kernel.down();
             tracing::warn!("kernel: off, the prefilter lists are enforced in userspace: {error}");
+            for interface in kernel::leftovers(settings) {
+                tracing::warn!(
+                    interface,
+                    "kernel: the filter of an earlier run may still apply its old lists; \
+                     `edgegate prefilter detach` removes it"
+                );
+            }
             Ok(None)
         }
     }
