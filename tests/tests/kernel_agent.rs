@@ -378,6 +378,29 @@ fn a_link_to_an_interface_that_is_gone() {
     assert_eq!(status(&net, net.good(4), at(&net, 4)), 200);
 }
 
+/// A link has one mode for life: another mode needs another link, and the log says that there is a gap.
+#[test]
+fn another_mode_needs_another_link() {
+    let Some(net) = Net::new() else { return };
+    let origin = Origin::start();
+    let setup = |mode| Setup { mode, ..Setup::new(&net, &origin) };
+    let mut last = None;
+    for (mode, shown) in
+        [("native", "native"), ("generic", "generic"), ("auto", "generic"), ("native", "native")]
+    {
+        let gate = setup(mode).run();
+        let (found, _, link) = attachment(&net);
+        assert_eq!(found, shown, "{mode}");
+        let log = gate.log();
+        assert_eq!(log.contains("for a moment it is off"), last.is_some() && mode != "auto", "{log}");
+        assert_eq!(last == Some(link), mode == "auto", "{mode}");
+        last = Some(link);
+        assert_eq!(net.meet(net.bad(4), at(&net, 4)), Met::Silence);
+        gate.signal(Signal::TERM);
+        let _ended = gate.wait();
+    }
+}
+
 #[test]
 fn monitor_counts_and_passes() {
     let Some(net) = Net::new() else { return };
