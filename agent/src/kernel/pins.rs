@@ -10,8 +10,9 @@ use aya::programs::links::{FdLink, PinnedLink};
 use ebpf_abi::ABI_VERSION;
 use rustix::mount::{MountFlags, mount};
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where the BPF file system is by convention.
@@ -39,7 +40,7 @@ impl Pins {
     /// Makes the folder if need be, and mounts the BPF file system if it is not.
     pub(crate) fn open(base: &Path) -> Result<Self, KernelError> {
         mounted(base)?;
-        fs::create_dir_all(base).map_err(KernelError::file(base))?;
+        make(base)?;
         Self::lock(base)
     }
 
@@ -73,7 +74,6 @@ impl Pins {
 
     /// Makes the folders for this version's maps and for an interface's link.
     pub(crate) fn make_folders(&self, interfaces: &[String]) -> Result<(), KernelError> {
-        let make = |path: &Path| fs::create_dir_all(path).map_err(KernelError::file(path));
         make(&self.maps())?;
         interfaces.iter().filter_map(|name| self.link(name).parent().map(make)).collect()
     }
@@ -180,6 +180,12 @@ fn folders(base: &Path) -> Result<Vec<PathBuf>, KernelError> {
         name.is_some_and(|number| number.parse::<u32>().is_ok())
     };
     Ok(entries(base)?.into_iter().filter(is_version).collect())
+}
+
+/// Makes a folder for its owner alone: whoever may open it may also lock it.
+fn make(folder: &Path) -> Result<(), KernelError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(KernelError::file(folder))
 }
 
 /// Removes a folder if it is empty.
