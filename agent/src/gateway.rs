@@ -180,7 +180,7 @@ impl Handler for Gateway {
     fn limits(&self) -> Limits {
         let snapshot = self.judge.snapshot();
         let settings = snapshot.config.gateway.as_ref();
-        let trusted = settings.filter(|s| s.proxy_protocol).map(|s| Arc::new(s.trusted_proxies.clone()));
+        let trusted = settings.filter(|s| s.proxy_protocol).map(|s| Arc::clone(&s.trusted_proxies));
         Limits {
             timeouts: settings.map_or(
                 ClientTimeouts { header: Duration::from_secs(10), body: Duration::from_secs(30) },

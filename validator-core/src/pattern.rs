@@ -6,10 +6,10 @@
 //!
 //! # How a path is matched
 //!
-//! The request path needs groups in linear time, without allocation, in the order of a nanosecond per byte.
+//! The request path needs groups in linear time, quickly, and without allocation.
 //! A one-pass DFA has that speed but accepts no pattern that needs to look ahead, and `(?<id>.*?)/` is
 //! one: on a slash it cannot know whether the group ends. A PikeVM accepts every pattern, but carries a set
-//! of threads, each with its own groups, over every byte; this costs some twenty times as much.
+//! of threads, each with its own groups, over every byte.
 //!
 //! A *bimachine* looks ahead first. Both of its halves are tables made from the pattern's Thompson NFA when
 //! the pattern is loaded:

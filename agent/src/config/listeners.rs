@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use validator_core::net::{NetSet, canonical, parse_net};
 
@@ -20,7 +21,7 @@ pub struct Gateway {
     /// Where allowed requests go.
     pub upstream: Upstream,
     /// Peers whose `X-Forwarded-For` or PROXY header is believed.
-    pub trusted_proxies: NetSet,
+    pub trusted_proxies: Arc<NetSet>,
     /// Whether connections start with a PROXY header.
     pub proxy_protocol: bool,
     /// Whether refusals have a body.
@@ -156,7 +157,7 @@ pub(super) fn gateway<'t>(mut section: Section<'t>, all: &mut Listeners<'t>) -> 
     let trusted = section.take("trusted_proxies");
     let trusted_place = trusted.as_ref().map_or_else(|| section.place.clone(), |value| value.place.clone());
     let trusted = trusted.and_then(|value| value.list()).unwrap_or_default();
-    let trusted_proxies = NetSet::new(trust(&trusted, "any client can claim any address"));
+    let trusted_proxies = Arc::new(NetSet::new(trust(&trusted, "any client can claim any address")));
     let proxy_protocol = section.boolean("proxy_protocol", false);
     if proxy_protocol && trusted.is_empty() {
         trusted_place
