@@ -187,7 +187,7 @@ impl Filter {
             | flag(!lists.exact.is_empty(), FLAG_EXACT)
             | flag(!lists.prefix.is_empty(), FLAG_PREFIX);
         let bank = u32::try_from(bank).unwrap_or_default();
-        Ok(Config { magic: MAGIC, abi: ABI_VERSION, bank, flags, version })
+        Ok(Config { magic: MAGIC, abi: ABI_VERSION, bank, flags, version, ..Config::default() })
     }
 
     fn attach(&mut self, name: &str, mode: config::KernelMode, found: &Found) -> Result<How, KernelError> {

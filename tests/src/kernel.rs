@@ -106,17 +106,12 @@ impl Kernel {
 
     /// Puts a bank in force.
     pub fn configure(&mut self, bank: u32, flags: u32) {
-        self.configure_with(Config { magic: MAGIC, abi: ABI_VERSION, bank, flags, version: 1 });
+        self.configure_with(Config { magic: MAGIC, abi: ABI_VERSION, bank, flags, version: 1, ..Config::default() });
     }
 
     /// Writes a configuration of any kind.
     pub fn configure_with(&mut self, config: Config) {
-        let Config { magic, abi, bank, flags, version } = config;
-        let mut bytes = [0; size_of::<Config>()];
-        for (at, word) in [magic, abi, bank, flags].into_iter().enumerate() {
-            bytes[at * 4..][..4].copy_from_slice(&word.to_ne_bytes());
-        }
-        bytes[16..].copy_from_slice(&version.to_ne_bytes());
+        let bytes: [u8; size_of::<Config>()] = bytemuck::cast(config);
         let mut map = Array::<_, [u8; size_of::<Config>()]>::try_from(self.map_mut(map::CONFIG))
             .expect("an array of configurations");
         map.set(0, bytes, 0).expect("the configuration written");

@@ -19,7 +19,7 @@ use std::time::Duration;
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/prebuilt/edgegate.o");
 
 /// A [`Config`] in memory order.
-type ConfigBytes = [u8; 24];
+type ConfigBytes = [u8; size_of::<Config>()];
 
 type Exact = HashMap<MapData, Address, u32>;
 type Prefixes = LpmTrie<MapData, Address, u32>;
@@ -156,7 +156,7 @@ impl Maps {
 
     /// Puts a configuration in force.
     pub(crate) fn set_config(&mut self, config: &Config) -> Result<(), KernelError> {
-        self.config.set(0, to_bytes(config), 0).map_err(KernelError::map(map::CONFIG))
+        self.config.set(0, bytemuck::cast::<Config, ConfigBytes>(*config), 0).map_err(KernelError::map(map::CONFIG))
     }
 
     /// Makes a bank hold exactly these lists. No packet may be looking at the bank.
@@ -271,39 +271,5 @@ fn config_map(folder: &Path) -> Result<Array<MapData, ConfigBytes>, KernelError>
 }
 
 fn read(map: &Array<MapData, ConfigBytes>) -> Result<Config, KernelError> {
-    map.get(&0, 0).map(|bytes| from_bytes(&bytes)).map_err(KernelError::map(map::CONFIG))
-}
-
-fn to_bytes(config: &Config) -> ConfigBytes {
-    let Config { magic, abi, bank, flags, version } = *config;
-    let mut bytes = ConfigBytes::default();
-    let fields =
-        [magic, abi, bank, flags].into_iter().flat_map(u32::to_ne_bytes).chain(version.to_ne_bytes());
-    bytes.iter_mut().zip(fields).for_each(|(byte, value)| *byte = value);
-    bytes
-}
-
-fn from_bytes(bytes: &ConfigBytes) -> Config {
-    let mut rest = bytes.as_slice();
-    let mut word = || {
-        let (word, after) = rest.split_first_chunk().unwrap_or((&[0; 4], &[]));
-        rest = after;
-        u32::from_ne_bytes(*word)
-    };
-    let (magic, abi, bank, flags) = (word(), word(), word(), word());
-    let version = u64::from_ne_bytes(*bytes.last_chunk().unwrap_or(&[0; 8]));
-    Config { magic, abi, bank, flags, version }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn configuration_comes_back() {
-        let config = Config { magic: MAGIC, abi: 1, bank: 1, flags: 6, version: 1 << 40 | 3 };
-        assert_eq!(from_bytes(&to_bytes(&config)), config);
-        assert_eq!(to_bytes(&config)[8..12], 1u32.to_ne_bytes());
-        assert_eq!(to_bytes(&config)[16..], config.version.to_ne_bytes());
-    }
+    map.get(&0, 0).map(bytemuck::cast::<ConfigBytes, Config>).map_err(KernelError::map(map::CONFIG))
 }
