@@ -106,7 +106,14 @@ impl Kernel {
 
     /// Puts a bank in force.
     pub fn configure(&mut self, bank: u32, flags: u32) {
-        self.configure_with(Config { magic: MAGIC, abi: ABI_VERSION, bank, flags, version: 1, ..Config::default() });
+        self.configure_with(Config {
+            magic: MAGIC,
+            abi: ABI_VERSION,
+            bank,
+            flags,
+            version: 1,
+            ..Config::default()
+        });
     }
 
     /// Writes a configuration of any kind.

@@ -328,7 +328,8 @@ fn without_a_configuration_that_it_knows_everything_passes() {
         kernel.exact(bank, address(BAD4), LIST_DENY);
     }
     let frames = [from(BAD4), from(BAD6), ethernet(&[], ARP, &[0; 28]), ethernet(&[], IPV4, &[])];
-    let good = Config { magic: MAGIC, abi: ABI_VERSION, bank: 0, flags: LISTS, version: 1, ..Config::default() };
+    let good =
+        Config { magic: MAGIC, abi: ABI_VERSION, bank: 0, flags: LISTS, version: 1, ..Config::default() };
     let bad = [
         None,
         Some(Config::default()),

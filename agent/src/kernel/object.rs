@@ -156,7 +156,9 @@ impl Maps {
 
     /// Puts a configuration in force.
     pub(crate) fn set_config(&mut self, config: &Config) -> Result<(), KernelError> {
-        self.config.set(0, bytemuck::cast::<Config, ConfigBytes>(*config), 0).map_err(KernelError::map(map::CONFIG))
+        self.config
+            .set(0, bytemuck::cast::<Config, ConfigBytes>(*config), 0)
+            .map_err(KernelError::map(map::CONFIG))
     }
 
     /// Makes a bank hold exactly these lists. No packet may be looking at the bank.

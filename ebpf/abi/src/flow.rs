@@ -38,9 +38,8 @@ impl Flow {
         let source_low = u64::from_le_bytes([s8, s9, s10, s11, s12, s13, s14, s15]);
         let [.., d8, d9, d10, d11, d12, d13, d14, d15] = self.destination;
         let destination_low = u64::from_le_bytes([d8, d9, d10, d11, d12, d13, d14, d15]);
-        let ports = (self.source_port as u64) << 32
-            | (self.destination_port as u64) << 16
-            | self.protocol as u64;
+        let ports =
+            (self.source_port as u64) << 32 | (self.destination_port as u64) << 16 | self.protocol as u64;
         let mut hash = source_high ^ source_low.rotate_left(29) ^ destination_low.rotate_left(7) ^ ports;
         hash = (hash ^ (hash >> 32)).wrapping_mul(0x9fb2_1c65_1e98_df25);
         hash = (hash ^ (hash >> 28)).wrapping_mul(0x9fb2_1c65_1e98_df25);

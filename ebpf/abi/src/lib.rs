@@ -7,7 +7,10 @@
 #![no_std]
 #![cfg_attr(
     feature = "user",
-    allow(unsafe_code, reason = "bytemuck's derives make unsafe impls and check at compile time that they hold")
+    allow(
+        unsafe_code,
+        reason = "bytemuck's derives make unsafe impls and check at compile time that they hold"
+    )
 )]
 
 mod flow;
@@ -17,8 +20,8 @@ mod tables;
 pub use flow::{Flow, FlowState, Idle, stage};
 pub use outcome::{Event, Outcome};
 pub use tables::{
-    COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, POLICIES, Policy, REPLY_CAPACITY, Reply, SERVICES, Service, Tables,
-    V4_CHUNKS, V4_RANGES, V6_CHUNKS, V6_RANGES, country_number, listed_bit, set_bit,
+    COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, POLICIES, Policy, REPLY_CAPACITY, Reply, SERVICES, Service,
+    Tables, V4_CHUNKS, V4_RANGES, V6_CHUNKS, V6_RANGES, country_number, listed_bit, set_bit,
 };
 
 use core::mem::{align_of, offset_of, size_of};
