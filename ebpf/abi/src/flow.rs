@@ -3,8 +3,8 @@
 use crate::{Address, CELLS};
 use core::mem::{align_of, offset_of, size_of};
 
-/// A connection as its client's packets name it.
-#[repr(C)]
+/// A connection as its client's packets name it. Aligned so that its addresses can be read as words.
+#[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Flow {
@@ -23,7 +23,7 @@ pub struct Flow {
 }
 
 const _: () = {
-    assert!(size_of::<Flow>() == 40 && align_of::<Flow>() == 2);
+    assert!(size_of::<Flow>() == 40 && align_of::<Flow>() == 8);
     assert!(offset_of!(Flow, destination) == 16 && offset_of!(Flow, source_port) == 32);
     assert!(offset_of!(Flow, destination_port) == 34 && offset_of!(Flow, protocol) == 36);
 };
@@ -50,7 +50,7 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn cell(hash: u64) -> u32 {
-        (hash as u32) & (CELLS - 1)
+        (hash & (CELLS - 1) as u64) as u32
     }
 }
 

@@ -58,6 +58,15 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
 }
 
+/// Globals of the object that hold where a field of the kernel's `tcp_sock` is, in bytes from its start, and the field.
+pub const TCP_FIELDS: [(&str, &str); 5] = [
+    ("TCP_RCV_NXT", "rcv_nxt"),
+    ("TCP_SND_NXT", "snd_nxt"),
+    ("TCP_SND_UNA", "snd_una"),
+    ("TCP_BYTES_RECEIVED", "bytes_received"),
+    ("TCP_BYTES_ACKED", "bytes_acked"),
+];
+
 /// Name of the XDP program in the object.
 pub const PROGRAM: &str = "edgegate_xdp";
 

@@ -13,7 +13,7 @@ pub const POLICIES: usize = 64;
 pub const V4_RANGES: usize = 1 << 21;
 
 /// Ranges of IPv6 networks (/64) with one country each.
-pub const V6_RANGES: usize = 1 << 20;
+pub const V6_RANGES: usize = 1 << 21;
 
 /// IPv4 addresses are divided by their first 16 bits; where each part starts, and where the last one ends. Padded.
 pub const V4_CHUNKS: usize = 65_536 + 2;

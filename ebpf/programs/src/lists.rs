@@ -1,12 +1,14 @@
-//! Allow and deny lists: two banks, of which one is in force while the agent fills the other.
+//! Lists of addresses: two banks, of which one is in force while the agent fills the other.
 
 use crate::config::Config;
+use crate::packet::Packet;
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{HashMap, LpmTrie, lpm_trie::Key},
     macros::btf_map,
 };
-use ebpf_abi::{Address, EXACT_CAPACITY, PREFIX_CAPACITY};
+use core::ptr::addr_of;
+use ebpf_abi::{Address, EXACT_CAPACITY, PREFIX_CAPACITY, Tables, listed_bit};
 
 /// Not preallocated: a bank takes the memory of what it holds. The program never inserts, so nothing is allocated in
 /// the path of a packet.
@@ -29,15 +31,44 @@ static PREFIX_0: Prefix = Prefix::new();
 #[btf_map]
 static PREFIX_1: Prefix = Prefix::new();
 
-/// The list flags of an address, zero if it is on no list. A bank that there is not has no lists.
+/// The list flags of a packet's source, zero if it is on no list. A bank that there is not has no lists.
+///
+/// Few addresses of the world are near a list. The others are told by one bit, for a fraction of what two look-ups cost.
 #[inline(always)]
-pub fn look_up(config: &Config, address: Address) -> u32 {
-    let key = Key::new(ADDRESS_BITS, address);
+pub fn look_up(config: &Config, tables: *const Tables, packet: &Packet) -> u32 {
+    if !is_near(tables, packet) {
+        return 0;
+    }
+    let key = Key::new(ADDRESS_BITS, packet.flow.source);
     match config.bank {
         0 => look_up_in(&EXACT_0, &PREFIX_0, config, &key),
         1 => look_up_in(&EXACT_1, &PREFIX_1, config, &key),
         _ => 0,
     }
+}
+
+/// Whether any list may have the source.
+#[inline(always)]
+fn is_near(tables: *const Tables, packet: &Packet) -> bool {
+    let [a, b, c, d, ..] = packet.flow.source;
+    let [.., w, x, _, _] = packet.flow.source;
+    if packet.v4 != 0 {
+        // SAFETY: a place within the tables.
+        bit(unsafe { addr_of!((*tables).listed_v4) }, u16::from_be_bytes([w, x]))
+    } else {
+        let bit_of = listed_bit(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        // SAFETY: as above.
+        bit(unsafe { addr_of!((*tables).listed_v6) }, bit_of)
+    }
+}
+
+/// One of 65,536 bits.
+#[inline(always)]
+pub fn bit(bits: *const [u64; 1024], number: u16) -> bool {
+    let word = (number >> 6) as usize & 1023;
+    // SAFETY: the index is below the length; the tables are never freed.
+    let word = unsafe { bits.cast::<u64>().add(word).read_volatile() };
+    word >> (number & 63) & 1 != 0
 }
 
 /// The exact address is the longest match there is, and its entry has the flags of the prefixes that cover it.

@@ -1,0 +1,130 @@
+//! The local socket that a segment is for: whether an answer in its place would come at the right place.
+
+use crate::memory::{load32, load64};
+use crate::work::Work;
+use aya_ebpf::bindings::{
+    bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+};
+use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_sock};
+use aya_ebpf::{EbpfContext as _, Global, btf_maps::Array, macros::btf_map, programs::XdpContext};
+use core::mem::zeroed;
+use ebpf_abi::{CELLS, Flow, Idle};
+
+/// The agent maps it into its memory.
+const MMAPABLE: usize = 1 << 10;
+
+/// See [`ebpf_abi::map::IDLE`].
+#[btf_map]
+static IDLE: Array<u64, { CELLS as usize }, MMAPABLE> = Array::new();
+
+/// Where the fields of the kernel's `tcp_sock` are that are asked for, by name in [`ebpf_abi::TCP_FIELDS`]. The agent sets
+/// them to what the running kernel says of itself; zero: it does not say. To the verifier they are constants.
+#[unsafe(no_mangle)]
+static TCP_RCV_NXT: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static TCP_SND_NXT: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static TCP_SND_UNA: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static TCP_BYTES_RECEIVED: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static TCP_BYTES_ACKED: Global<u32> = Global::new(0);
+
+/// The namespace of the interface.
+const CURRENT_NAMESPACE: u64 = u64::MAX;
+
+/// `BPF_TCP_ESTABLISHED`.
+const ESTABLISHED: u32 = 1;
+
+/// Whether the socket waits for just this segment, as the first byte of a request, and has nothing left to say.
+///
+/// It is the connection's first segment, or the agent has said that everything so far is answered. What TCP knows is not
+/// enough: a connection on which nothing is under way may still owe the rest of an answer, or be in the midst of a body.
+#[inline(never)]
+pub fn waits_for(context: &XdpContext, work: &Work) -> bool {
+    if TCP_RCV_NXT.load() == 0 {
+        return false;
+    }
+    let segment = &work.segment;
+    let flow = &work.packet.flow;
+    let hash = flow.hash();
+    // SAFETY: every bit pattern is one, and zeros are.
+    let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
+    let size = if work.packet.v4 != 0 {
+        tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            saddr: tail(&flow.source),
+            daddr: tail(&flow.destination),
+            sport: flow.source_port.to_be(),
+            dport: flow.destination_port.to_be(),
+        };
+        size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>()
+    } else {
+        tuple.__bindgen_anon_1.ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+            saddr: words(&flow.source),
+            daddr: words(&flow.destination),
+            sport: flow.source_port.to_be(),
+            dport: flow.destination_port.to_be(),
+        };
+        size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>()
+    };
+    // SAFETY: the context is this program's, the tuple is as long as said; what is found is given back below.
+    let socket =
+        unsafe { bpf_skc_lookup_tcp(context.as_ptr(), &raw mut tuple, size as u32, CURRENT_NAMESPACE, 0) };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null.
+    let state = unsafe { (*socket).state };
+    let mut waits = false;
+    if state == ESTABLISHED {
+        // SAFETY: not null.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast()) } as usize;
+        if tcp != 0 {
+            // SAFETY: places within a `tcp_sock`, as the kernel describes it and as its verifier checks.
+            let (next, given, unacknowledged, received, acknowledged) = unsafe {
+                (
+                    load32(tcp + TCP_RCV_NXT.load() as usize),
+                    load32(tcp + TCP_SND_NXT.load() as usize),
+                    load32(tcp + TCP_SND_UNA.load() as usize),
+                    load64(tcp + TCP_BYTES_RECEIVED.load() as usize),
+                    load64(tcp + TCP_BYTES_ACKED.load() as usize),
+                )
+            };
+            let in_order =
+                next == segment.sequence && given == segment.acknowledged && unacknowledged == given;
+            // A client with no room has not taken all that was given to its connection.
+            let room = segment.window != 0;
+            let first = received == 0 && acknowledged == 0;
+            waits = in_order && room && (first || is_idle(hash, received, acknowledged));
+        }
+    }
+    // SAFETY: it was found above and is not used any more.
+    unsafe { bpf_sk_release(socket.cast()) };
+    waits
+}
+
+#[inline(always)]
+fn is_idle(hash: u64, received: u64, acknowledged: u64) -> bool {
+    let Some(word) = IDLE.get_ptr(Flow::cell(hash)) else { return false };
+    // SAFETY: aligned and never freed; the agent writes it at any time.
+    let word = unsafe { word.read_volatile() };
+    word == Idle::new(hash, received, acknowledged).0
+}
+
+/// The IPv4 address in a mapped one, in network byte order.
+#[inline(always)]
+const fn tail(address: &[u8; 16]) -> u32 {
+    let [.., a, b, c, d] = *address;
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+#[inline(always)]
+const fn words(address: &[u8; 16]) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ]
+}
