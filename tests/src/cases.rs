@@ -16,7 +16,7 @@
 //! | `pad` | size of the made token in bytes; white space behind its payload fills it up |
 //! | `token` | the whole token, instead of making one; `{token}` in it is the made one, and `{head}`, `{body}` and `{mac}` are its three parts |
 //! | `st` | a Secure Token hash to make: `{ secret, path, e, algorithm }` |
-//! | `destination` | where the client connected to, `IP:PORT` |
+//! | `destination` | where the client connected to, `IP:PORT`; not known unless given. A live gateway has its own, and watches every port if the file has `session_ports` |
 //! | `verdict` | `allow`, `deny`, `redirect` or `forward`; default `deny` where `reason` is given, else `allow` |
 //! | `reason`, `status` | why it is refused; the status is the reason's own unless given |
 //! | `upstream` | path and query that go upstream |

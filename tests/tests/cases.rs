@@ -7,9 +7,11 @@ use agent::metrics::Metrics;
 use agent::run::{self, Running};
 use agent::snapshot::Snapshot;
 use std::collections::BTreeSet;
+use std::path::Path;
 use tests::cases::{Case, File, load_all};
 use tests::places::Places;
 use tests::raw::{Echo, Reply, exchange};
+use validator_core::net::PortSet;
 use validator_core::{Reason, Scratch, Verdict, decide};
 
 /// The least that the files must hold; fewer means that some are not found.
@@ -110,7 +112,7 @@ fn over_http(listener: &str, check: impl Fn(&Running, &Echo, &Case) -> Result<()
     let (mut sent, mut left_out) = (0, 0);
     for (file, cases) in load_all() {
         let clock = Clock::fixed(0);
-        let gate = runtime.block_on(async { start(&file, &echo, &city, &asn, clock.clone()) });
+        let gate = runtime.block_on(async { start(&file, listener, &echo, &city, &asn, clock.clone()) });
         for case in &cases {
             if let Some(why) = &case.expect.library_only {
                 println!("{}: not sent over HTTP: {why}", case.id);
@@ -129,7 +131,7 @@ fn over_http(listener: &str, check: impl Fn(&Running, &Echo, &Case) -> Result<()
     assert!(sent >= ENOUGH, "only {sent} cases were sent, {left_out} left out");
 }
 
-fn start(file: &File, echo: &Echo, city: &std::path::Path, asn: &std::path::Path, clock: Clock) -> Running {
+fn start(file: &File, listener: &str, echo: &Echo, city: &Path, asn: &Path, clock: Clock) -> Running {
     let listeners = format!(
         "[gateway]\nlisten = [\"127.0.0.1:0\"]\nupstream = \"http://{}\"\ntrusted_proxies = [\"127.0.0.1\"]\n\
          [auth]\nlisten = [\"127.0.0.1:0\"]\n",
@@ -138,6 +140,11 @@ fn start(file: &File, echo: &Echo, city: &std::path::Path, asn: &std::path::Path
     let mut config = file.configuration(&listeners);
     config.geo.city = Some(city.to_owned());
     config.geo.asn = Some(asn.to_owned());
+    // The system chooses the gateway's port, so the gateway watches every port for a file that watches any.
+    let session_ports = &mut config.policy.prefilter.session_ports;
+    if listener == "gateway" && !session_ports.is_empty() {
+        *session_ports = PortSet::new(1..=u16::MAX);
+    }
     let metrics = Metrics::new().unwrap();
     let snapshot = Snapshot::new(config, &metrics).unwrap_or_else(|e| panic!("{}: {e}", file.path.display()));
     run::start(snapshot, clock, metrics).unwrap()

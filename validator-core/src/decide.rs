@@ -1,5 +1,6 @@
 //! The decision: request, policy, places and time in, verdict out.
 
+use crate::claimed::{self, ClaimedScratch};
 use crate::explain::{Bytes, Trace};
 use crate::geo::{Geo, same_name};
 use crate::limits::MAX_TARGET;
@@ -106,6 +107,7 @@ impl Decision<'_> {
 #[derive(Debug)]
 pub struct Scratch {
     token: TokenScratch,
+    claimed: ClaimedScratch,
     patterns: PatternScratch,
     rules: RuleScratch,
     out: Vec<u8>,
@@ -123,6 +125,7 @@ impl Scratch {
     pub fn new() -> Self {
         Self {
             token: TokenScratch::new(),
+            claimed: ClaimedScratch::new(),
             patterns: PatternScratch::new(),
             rules: RuleScratch::new(),
             out: Vec::new(),
@@ -152,7 +155,8 @@ impl Scratch {
 /// Decides on one request. `now` is in unix seconds.
 ///
 /// Checks run in the order of [`Reason::ALL`], and the first that fails is the reason. Nothing that an unverified token
-/// says has any influence but on which key it is held against.
+/// says has any influence but on which key it is held against, and, on session ports, that a blacklisted session is
+/// refused on every route.
 pub fn decide<'a, T: Trace>(
     policy: &'a Policy,
     request: &Request<'a>,
@@ -162,7 +166,7 @@ pub fn decide<'a, T: Trace>(
     trace: &mut T,
 ) -> Decision<'a> {
     let request = Request { client: canonical(request.client), ..*request };
-    let Scratch { token, patterns, rules, out } = scratch;
+    let Scratch { token, claimed, patterns, rules, out } = scratch;
     let country = Cell::new(None);
     let listed = match prefilter(policy, &request, geo, now, &country, trace) {
         Ok(()) => None,
@@ -186,14 +190,9 @@ pub fn decide<'a, T: Trace>(
             }
             Fallback::Deny => Verdict::Deny { reason: Reason::NoRoute, status: Reason::NoRoute.status() },
         };
-        return Decision {
-            verdict,
-            route: None,
-            session: None,
-            monitored: Bindings::default(),
-            listed,
-            path,
-        };
+        let decision =
+            Decision { verdict, route: None, session: None, monitored: Bindings::default(), listed, path };
+        return refuse_claimed_session(decision, policy, &request, token_segment, now, claimed, trace);
     };
     let route = &policy.routes[index];
     let is_misplaced = misplaced.is_some();
@@ -220,13 +219,53 @@ pub fn decide<'a, T: Trace>(
         }
         Err(reason) => refuse(route, reason, &facts, out),
     };
-    Decision {
+    let decision = Decision {
         verdict,
         route: Some(index),
         session: findings.session,
         monitored: findings.monitored,
         listed,
         path,
+    };
+    let unchecked_segment = token_segment.filter(|_| !findings.segment_session_passed);
+    refuse_claimed_session(decision, policy, &request, unchecked_segment, now, claimed, trace)
+}
+
+/// Refuses a request on a session port whose token segment claims a blacklisted session, where nothing else has refused
+/// it outright.
+///
+/// The kernel does so there without checking a token, and what it refuses must not pass where it does not look. Its
+/// answer is this one, so a redirect or forward gives way to it.
+fn refuse_claimed_session<'a, T: Trace>(
+    decision: Decision<'a>,
+    policy: &Policy,
+    request: &Request<'_>,
+    segment: Option<&[u8]>,
+    now: u64,
+    scratch: &mut ClaimedScratch,
+    trace: &mut T,
+) -> Decision<'a> {
+    let lists = &policy.prefilter;
+    let Some(segment) = segment else { return decision };
+    if policy.sessions.is_empty()
+        || matches!(decision.verdict, Verdict::Deny { .. })
+        || !lists.watches_sessions(request.destination)
+    {
+        return decision;
+    }
+    let blacklisted = |sid: &str| policy.sessions.contains(sid, now);
+    let Some(session) = claimed::find(segment, scratch, blacklisted) else { return decision };
+    let is = if request.destination.is_some() { "is" } else { "may be" };
+    let effect = if lists.monitor { "let through by monitor mode" } else { "refused" };
+    trace.note(
+        "session",
+        format_args!("{session:?} is blacklisted, and the port {is} a session port: {effect}"),
+    );
+    let reason = Reason::SessionBlacklisted;
+    if lists.monitor {
+        Decision { listed: decision.listed.or(Some(reason)), ..decision }
+    } else {
+        Decision { verdict: Verdict::Deny { reason, status: reason.status() }, ..decision }
     }
 }
 
@@ -234,6 +273,8 @@ pub fn decide<'a, T: Trace>(
 #[derive(Default)]
 struct Findings<'a> {
     session: Option<&'a str>,
+    /// Whether the token segment was the verified token, and its session is on no list.
+    segment_session_passed: bool,
     monitored: Bindings,
 }
 
@@ -435,6 +476,7 @@ impl<'a> JwtChecker<'_, 'a> {
         if claims.sid.is_some_and(|sid| policy.sessions.contains(sid, now)) {
             return Err(Reason::SessionBlacklisted);
         }
+        self.findings.segment_session_passed = self.token_segment == Some(token);
 
         let fits = check.patterns.iter().any(|pattern| {
             let fits = pattern.captures(facts.path, patterns).is_some_and(|groups| {

@@ -74,6 +74,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod claimed;
 mod claims;
 mod decide;
 mod explain;

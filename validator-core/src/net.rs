@@ -1,4 +1,4 @@
-//! Addresses: one spelling each, lists of networks, and the `cip` claim's forms.
+//! Addresses: one spelling each, lists of networks and ports, and the `cip` claim's forms.
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
@@ -72,6 +72,34 @@ impl NetSet {
     }
 }
 
+/// A set of ports; look-up is logarithmic in their number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortSet {
+    sorted: Vec<u16>,
+}
+
+impl PortSet {
+    /// The set of all `ports`.
+    pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
+        let mut sorted: Vec<u16> = ports.into_iter().collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        Self { sorted }
+    }
+
+    /// Whether the port is in the set.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        self.sorted.binary_search(&port).is_ok()
+    }
+
+    /// Whether no port is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+}
+
 fn v6_range(net: Ipv6Net) -> (u128, u128) {
     let bits = |address: Ipv6Addr| address.to_bits();
     (bits(net.network()), bits(net.broadcast()))
@@ -142,6 +170,17 @@ mod tests {
         assert!(NetSet::new(vec!["::/0".parse().unwrap()]).contains(ip("ffff::ffff")));
         let halves = NetSet::new(["0.0.0.0/1", "128.0.0.0/1"].map(|n| n.parse().unwrap()));
         assert!(halves.covers_family(ip("192.0.2.1")) && !halves.covers_family(ip("::1")));
+    }
+
+    #[test]
+    fn ports() {
+        let set = PortSet::new([8080, 80, 8080, 65_535]);
+        assert_eq!(
+            [1, 80, 443, 8080, 65_535].map(|port| set.contains(port)),
+            [false, true, false, true, true]
+        );
+        assert_eq!(set, PortSet::new([80, 8080, 65_535]));
+        assert!(!set.is_empty() && PortSet::default().is_empty());
     }
 
     proptest! {

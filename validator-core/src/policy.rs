@@ -3,7 +3,7 @@
 use crate::geo::Country;
 use crate::keys::KeyRing;
 use crate::limits::DEFAULT_MAX_TTL;
-use crate::net::NetSet;
+use crate::net::{NetSet, PortSet};
 use crate::pattern::PathPattern;
 use crate::reason::Reason;
 use crate::rules::When;
@@ -49,8 +49,20 @@ pub struct Prefilter {
     pub deny: NetSet,
     /// Country policies by destination; the first that covers the destination decides.
     pub services: Vec<Service>,
+    /// Ports on which no request passes whose token segment claims a blacklisted session, whatever its route.
+    pub session_ports: PortSet,
     /// Whether what would be refused is only reported.
     pub monitor: bool,
+}
+
+impl Prefilter {
+    /// Whether the client may have connected to a session port. Where nobody knows to which port, it may have.
+    pub(crate) fn watches_sessions(&self, destination: Option<(IpAddr, u16)>) -> bool {
+        match destination {
+            Some((_, port)) => self.session_ports.contains(port),
+            None => !self.session_ports.is_empty(),
+        }
+    }
 }
 
 /// A country policy for one destination.

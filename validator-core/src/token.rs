@@ -61,7 +61,8 @@ impl Malformed {
     }
 }
 
-/// A well-formed token whose signature nobody has checked. It gives out what is needed to find the key, and no more.
+/// A well-formed token whose signature nobody has checked. It gives out what is needed to find the key,
+/// what it claims its session to be, and no more.
 #[derive(Debug)]
 pub(crate) struct Unverified<'a> {
     signed: &'a [u8],
@@ -118,6 +119,11 @@ impl<'a> Unverified<'a> {
 
     pub(crate) fn kid(&self) -> Option<&'a str> {
         self.header.get("kid").and_then(Value::as_str)
+    }
+
+    /// The session that the token claims, where it is a string: for refusing it, never for letting it pass.
+    pub(crate) fn claimed_session(&self) -> Option<&'a str> {
+        self.payload.get("sid").and_then(Value::as_str)
     }
 
     /// The bytes under the signature: header, dot, payload.

@@ -6,7 +6,7 @@ use super::reader::{Section, Value};
 use ipnet::IpNet;
 use std::path::{Path, PathBuf};
 use validator_core::limits::MAX_INTEGER;
-use validator_core::net::NetSet;
+use validator_core::net::{NetSet, PortSet};
 use validator_core::{Countries, Country, Day, Prefilter, Service, Sessions};
 
 /// Days for which a list of sessions counts, unless configured.
@@ -204,7 +204,10 @@ pub(super) fn prefilter(
     section.finish();
     let allow = NetSet::new(kernel.allow.iter().copied());
     let deny = NetSet::new(kernel.deny.iter().copied());
-    (Prefilter { allow, deny, services, monitor: kernel.monitor }, kernel)
+    // What the kernel refuses must not pass in userspace either; where it leaves sessions alone, their ports mean nothing.
+    let watched = kernel.session_ports.iter().filter(|_| kernel.session_action != SessionAction::Off);
+    let session_ports = PortSet::new(watched.copied());
+    (Prefilter { allow, deny, services, session_ports, monitor: kernel.monitor }, kernel)
 }
 
 fn service(mut section: Section<'_>) -> Option<(Service, Vec<IpNet>)> {

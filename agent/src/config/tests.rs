@@ -1,6 +1,7 @@
 use super::*;
 use std::fmt::Write as _;
 use std::time::Duration;
+use validator_core::net::PortSet;
 use validator_core::{
     Algorithm, Bindings, Check, Countries, Country, OnDeny, Reason, Secret, TokenPlace,
     secure_token_parameters,
@@ -163,8 +164,22 @@ fn good_lists() {
     assert!(config.policy.prefilter.monitor);
     assert_eq!(kernel.pin_dir, Path::new("/sys/fs/bpf/other"));
     assert_eq!(kernel.session_ports, [8080, 443]);
+    assert_eq!(config.policy.prefilter.session_ports, PortSet::new([443, 8080]));
     assert_eq!((kernel.deny.len(), kernel.allow.len()), (2, 1));
     assert_eq!(kernel.services.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn session_ports_without_an_action() {
+    let ports = |action: &str| {
+        let text = format!("{GATEWAY}[prefilter]\nsession_ports = [8080]\n{action}");
+        let config = parsed(&text).unwrap();
+        assert_eq!(config.kernel.session_ports, [8080]);
+        config.policy.prefilter.session_ports
+    };
+    assert_eq!(ports(""), PortSet::new([8080]));
+    assert_eq!(ports("session_action = \"drop\""), PortSet::new([8080]));
+    assert_eq!(ports("session_action = \"off\""), PortSet::default());
 }
 
 #[test]
@@ -262,6 +277,7 @@ fn defaults() {
     let kernel = config.kernel;
     assert_eq!((kernel.mode, kernel.session_action), (KernelMode::Auto, SessionAction::Respond));
     assert!(kernel.interfaces.is_empty() && kernel.session_ports.is_empty());
+    assert!(config.policy.prefilter.session_ports.is_empty());
     assert!(!kernel.required && !kernel.monitor);
     assert_eq!(kernel.pin_dir, Path::new("/sys/fs/bpf/edgegate"));
     assert_eq!(config.blacklist_capacity, 1_000_000);
