@@ -56,7 +56,7 @@ impl Snapshot {
         let geo = Databases::open(&config.geo)?;
         let kernel = &config.kernel;
         let wanted = !kernel.interfaces.is_empty();
-        let lists = wanted.then(|| Lists::new(&kernel.deny, &kernel.allow)).transpose()?;
+        let lists = wanted.then(|| Lists::new(&kernel.deny, &kernel.allow, &kernel.trusted)).transpose()?;
         let counters = metrics.for_routes(config.policy.routes.iter().map(|route| route.name.to_string()));
         Ok(Self { version: NEXT.fetch_add(1, Ordering::Relaxed), config, geo, lists, counters })
     }
