@@ -8,7 +8,7 @@
 
 use crate::gateway::add_deny_headers;
 use crate::judge::{Answer, Asked, Judge, Judged};
-use crate::message::{Body, Refusal, answer, closing, forwarded_client, parse_address, single};
+use crate::message::{Body, REASON, Refusal, answer, closing, forwarded_client, parse_address, single};
 use crate::server::{Connection, Handler, Limits};
 use crate::wire::HeadFacts;
 use http::header::{HOST, HeaderName, LOCATION};
@@ -21,7 +21,6 @@ use validator_core::net::NetSet;
 use validator_core::uri::is_plain_authority;
 
 const STATUS: HeaderName = HeaderName::from_static("x-edgegate-status");
-const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
 const URI: HeaderName = HeaderName::from_static("x-edgegate-uri");
 const CACHE_KEY: HeaderName = HeaderName::from_static("x-edgegate-cache-key");
 const SESSION: HeaderName = HeaderName::from_static("x-edgegate-session");

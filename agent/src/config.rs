@@ -171,7 +171,8 @@ fn read(mut root: Section<'_>, folder: &Path, now: u64) -> Option<Config> {
     let secure_token = root.section("secure_token");
     let secure_tokens = secrets::secure_tokens(secure_token.as_ref(), folder);
     let (sessions, blacklist_capacity) = lists::blacklist(root.section("blacklist"), now);
-    let (prefilter, kernel) = lists::prefilter(root.section("prefilter"), folder, geo.knows_countries());
+    let (prefilter, mut kernel) = lists::prefilter(root.section("prefilter"), folder, geo.knows_countries());
+    kernel.trusted = all.trusted;
 
     let fallback = fallback.unwrap_or(Fallback::Deny);
     let context = Context { secure_tokens, any_key, countries_known: geo.knows_countries() };

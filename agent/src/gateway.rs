@@ -2,7 +2,7 @@
 
 use crate::config::{self, Upstream};
 use crate::judge::{Answer, Asked, Judge, Judged};
-use crate::message::{Body, Refusal, answer, closing, forwarded_client, remove_hop_by_hop, single};
+use crate::message::{Body, Refusal, answer, closing, forwarded_client, refusal, remove_hop_by_hop, single};
 use crate::server::{Connection, Handler, Limits};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Failure, UpstreamTimeouts, Upstreams};
@@ -22,7 +22,6 @@ use validator_core::{Check, Reason, TokenPlace, split_cookie};
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SESSION: HeaderName = HeaderName::from_static("x-edgegate-session");
-const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
 const OWN_PREFIX: &str = "x-edgegate-";
 
 /// Fields by which some origins let a client replace the path that was judged.
@@ -322,12 +321,8 @@ fn remove_token(headers: &mut HeaderMap, place: &TokenPlace) {
 }
 
 fn denial(settings: &config::Gateway, judged: &Judged, status: StatusCode, reason: Reason) -> Response<Body> {
-    let mut response = answer(status, if settings.deny_body { reason.name() } else { "" });
-    let headers = response.headers_mut();
-    if settings.deny_body {
-        headers.insert(REASON, HeaderValue::from_static(reason.name()));
-    }
-    add_deny_headers(headers, judged);
+    let mut response = refusal(status, reason, settings.deny_body);
+    add_deny_headers(response.headers_mut(), judged);
     response
 }
 

@@ -2,25 +2,29 @@
 //! a packet reaches a socket.
 //!
 //! ```text
-//! snapshot.lists ─▶ the bank that no packet reads ─▶ CONFIG names that bank (the swap) ─▶ the other bank is free
+//! snapshot.kernel ─▶ the bank that no packet reads ─▶ CONFIG names that bank (the swap) ─▶ the other bank is free
 //! ```
 //!
 //! Program, links and maps are pinned: they filter on while no agent runs, and the next one takes them over. Userspace
 //! enforces the same lists, whether or not the kernel does.
 
 mod attach;
+mod countries;
 mod error;
 mod interface;
 mod lists;
 mod object;
 mod pins;
+mod reply;
 mod report;
+mod tables;
 
 pub use error::KernelError;
 pub use lists::{Lists, OverCapacity};
 pub use report::{Status, detach, status};
 
 pub(crate) use object::Counters;
+pub(crate) use tables::KernelTables;
 
 use crate::config;
 use attach::{Found, How};

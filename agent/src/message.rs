@@ -6,7 +6,11 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use std::net::{IpAddr, SocketAddr};
+use validator_core::Reason;
 use validator_core::net::{NetSet, canonical};
+
+/// Names the reason of a refusal.
+pub(crate) const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
 
 /// A body of our own, or one that is passed through.
 pub(crate) type Body = Either<Full<Bytes>, Incoming>;
@@ -43,12 +47,26 @@ impl Refusal {
 /// A short answer of our own, never stored by anybody. `text` is the whole body, without a line end when empty.
 #[must_use]
 pub(crate) fn answer(status: StatusCode, text: &'static str) -> Response<Body> {
-    let body = if text.is_empty() { Bytes::new() } else { Bytes::from(format!("{text}\n")) };
-    let mut response = Response::new(Either::Left(Full::new(body)));
+    let mut response = Response::new(Either::Left(Full::new(body(text))));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// The body of an answer.
+pub(crate) fn body(text: &str) -> Bytes {
+    if text.is_empty() { Bytes::new() } else { Bytes::from(format!("{text}\n")) }
+}
+
+/// The gateway's refusal of a request, but for what its route adds. `told` says whether the client learns the reason.
+#[must_use]
+pub(crate) fn refusal(status: StatusCode, reason: Reason, told: bool) -> Response<Body> {
+    let mut response = answer(status, if told { reason.name() } else { "" });
+    if told {
+        response.headers_mut().insert(REASON, HeaderValue::from_static(reason.name()));
+    }
     response
 }
 

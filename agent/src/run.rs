@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::gateway::Gateway;
 use crate::judge::Judge;
-use crate::kernel::{self, Filter, KernelError};
+use crate::kernel::{self, Filter, KernelError, KernelTables};
 use crate::metrics::Metrics;
 use crate::server::{self, Handler};
 use crate::snapshot::{Live, LoadError, Snapshot};
@@ -145,8 +145,9 @@ impl Running {
         let version = snapshot.version;
         report_warnings(&snapshot.config);
         let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
-        match (kernel.as_mut(), &snapshot.lists) {
-            (Some(filter), Some(lists)) => {
+        match (kernel.as_mut(), &snapshot.kernel) {
+            (Some(filter), Some(tables)) => {
+                let lists = &tables.lists;
                 let prepared = filter.prepare(&snapshot.config.kernel, lists, version)?;
                 filter.commit(prepared)?;
                 self.metrics.kernel.entries(lists);
@@ -154,7 +155,7 @@ impl Running {
             (None, Some(_)) => *kernel = start_kernel(&snapshot, &self.metrics)?,
             (_, None) => self.metrics.kernel.down(),
         }
-        let unwanted = if snapshot.lists.is_none() { kernel.take() } else { None };
+        let unwanted = if snapshot.kernel.is_none() { kernel.take() } else { None };
         self.live.replace(snapshot);
         if let Some(Err(error)) = unwanted.map(Filter::remove) {
             tracing::warn!("kernel: the filter could not be removed: {error}");
@@ -180,7 +181,7 @@ pub async fn run(snapshot: Snapshot, path: &Path, metrics: Metrics) -> anyhow::R
     let mut hangup = signal(SignalKind::hangup())?;
 
     report_warnings(&snapshot.config);
-    if snapshot.lists.is_none() {
+    if snapshot.kernel.is_none() {
         kernel::remove_leftovers(&snapshot.config.kernel);
     }
     let running = start(snapshot, Clock::System, metrics)?;
@@ -260,7 +261,7 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
 /// Puts the lists in force in the kernel, if they are to be. Where that fails and need not succeed, userspace alone
 /// enforces them.
 fn start_kernel(snapshot: &Snapshot, metrics: &Metrics) -> Result<Option<Filter>, StartError> {
-    let Some(lists) = &snapshot.lists else { return Ok(None) };
+    let Some(KernelTables { lists, .. }) = &snapshot.kernel else { return Ok(None) };
     let settings = &snapshot.config.kernel;
     let started =
         Filter::start(settings, lists, snapshot.version).and_then(|filter| Ok((filter.counters()?, filter)));

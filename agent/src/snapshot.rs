@@ -2,7 +2,7 @@
 
 use crate::config::{self, Config, Problems};
 use crate::geo::{Databases, GeoError};
-use crate::kernel::{Lists, OverCapacity};
+use crate::kernel::{KernelTables, OverCapacity};
 use crate::metrics::{Metrics, RouteCounters};
 use arc_swap::ArcSwap;
 use std::path::Path;
@@ -18,9 +18,9 @@ pub enum LoadError {
     /// A geo database cannot be used.
     #[error(transparent)]
     Geo(#[from] GeoError),
-    /// The address lists do not fit into the kernel.
+    /// Something does not fit into the kernel.
     #[error(transparent)]
-    Lists(#[from] OverCapacity),
+    Kernel(#[from] OverCapacity),
 }
 
 /// Everything that a request is judged by.
@@ -31,8 +31,8 @@ pub struct Snapshot {
     pub config: Config,
     /// The geo databases.
     pub geo: Databases,
-    /// The address lists for the kernel; `None` where it has no part in this.
-    pub lists: Option<Lists>,
+    /// What the kernel judges by; `None` where it has no part in this.
+    pub(crate) kernel: Option<KernelTables>,
     /// Counters of the routes.
     pub counters: RouteCounters,
 }
@@ -49,16 +49,15 @@ impl Snapshot {
     /// Opens everything that a configuration names.
     ///
     /// # Errors
-    /// The geo database that cannot be used, or the lists that the kernel cannot hold.
+    /// The geo database that cannot be used, or what the kernel cannot hold.
     pub fn new(config: Config, metrics: &Metrics) -> Result<Self, LoadError> {
         // Versions are unique in the process, so that per-thread scratch knows which snapshot it was made for.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let geo = Databases::open(&config.geo)?;
-        let kernel = &config.kernel;
-        let wanted = !kernel.interfaces.is_empty();
-        let lists = wanted.then(|| Lists::new(&kernel.deny, &kernel.allow)).transpose()?;
+        let wanted = !config.kernel.interfaces.is_empty();
+        let kernel = wanted.then(|| KernelTables::new(&config, &geo)).transpose()?;
         let counters = metrics.for_routes(config.policy.routes.iter().map(|route| route.name.to_string()));
-        Ok(Self { version: NEXT.fetch_add(1, Ordering::Relaxed), config, geo, lists, counters })
+        Ok(Self { version: NEXT.fetch_add(1, Ordering::Relaxed), config, geo, kernel, counters })
     }
 }
 

@@ -124,13 +124,18 @@ impl Upstream {
     }
 }
 
-/// All listeners so far, to find two that want the same address.
+/// What listeners have in common.
 #[derive(Default)]
-pub(super) struct Listeners<'t>(Vec<(Listen, Place<'t>)>);
+pub(super) struct Listeners<'t> {
+    /// All so far, to find two that want the same address.
+    all: Vec<(Listen, Place<'t>)>,
+    /// The peers that any of them trusts.
+    pub(super) trusted: Vec<IpNet>,
+}
 
 impl<'t> Listeners<'t> {
     fn add(&mut self, listen: Listen, place: Place<'t>) -> Listen {
-        for (other, elsewhere) in &self.0 {
+        for (other, elsewhere) in &self.all {
             if *other == listen && !matches!(listen, Listen::Tcp(address) if address.port() == 0) {
                 place.problem(format!("{listen} is already taken by {}; use another", elsewhere.key));
                 break;
@@ -142,7 +147,7 @@ impl<'t> Listeners<'t> {
                 ));
             }
         }
-        self.0.push((listen.clone(), place));
+        self.all.push((listen.clone(), place));
         listen
     }
 }
@@ -157,7 +162,9 @@ pub(super) fn gateway<'t>(mut section: Section<'t>, all: &mut Listeners<'t>) -> 
     let trusted = section.take("trusted_proxies");
     let trusted_place = trusted.as_ref().map_or_else(|| section.place.clone(), |value| value.place.clone());
     let trusted = trusted.and_then(|value| value.list()).unwrap_or_default();
-    let trusted_proxies = Arc::new(NetSet::new(trust(&trusted, "any client can claim any address")));
+    let proxies = trust(&trusted, "any client can claim any address");
+    all.trusted.extend(&proxies);
+    let trusted_proxies = Arc::new(NetSet::new(proxies));
     let proxy_protocol = section.boolean("proxy_protocol", false);
     if proxy_protocol && trusted.is_empty() {
         trusted_place
@@ -198,6 +205,7 @@ pub(super) fn auth<'t>(mut section: Section<'t>, all: &mut Listeners<'t>) -> Aut
         None => ["127.0.0.0/8", "::1/128"].into_iter().filter_map(parse_net).collect(),
     };
     section.finish();
+    all.trusted.extend(&trusted_peers);
     Auth { listen, trusted_peers: NetSet::new(trusted_peers) }
 }
 

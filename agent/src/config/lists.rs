@@ -53,6 +53,8 @@ pub struct Kernel {
     pub deny: Vec<IpNet>,
     /// Networks exempt from everything else, as configured.
     pub allow: Vec<IpNet>,
+    /// Peers that speak for others: all that a listener trusts, as configured.
+    pub trusted: Vec<IpNet>,
     /// The destination networks of each of the policy's services, in the same order.
     pub services: Vec<Vec<IpNet>>,
     /// Ports whose connections are watched for blacklisted sessions.
@@ -159,6 +161,7 @@ pub(super) fn prefilter(
         pin_dir: PIN_DIR.into(),
         deny: Vec::new(),
         allow: Vec::new(),
+        trusted: Vec::new(),
         services: Vec::new(),
         session_ports: Vec::new(),
         session_action: SessionAction::Respond,

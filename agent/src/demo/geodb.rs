@@ -47,6 +47,11 @@ pub const PLACES: &[Place] = &[
 /// If tree and data together pass 2^28 nodes and bytes, the limit of the record size used; that takes more
 /// than a million networks.
 pub fn city_database(places: &[Place], build_epoch: u64) -> Vec<u8> {
+    city_database_in(Layout::Mapped, places, build_epoch)
+}
+
+/// As [`city_database`], in another layout.
+pub(crate) fn city_database_in(layout: Layout, places: &[Place], build_epoch: u64) -> Vec<u8> {
     let records = places.iter().map(|place| {
         let city = place.city.map(|names| {
             let names = names.iter().map(|(language, name)| (*language, Value::Text(name))).collect();
@@ -63,7 +68,7 @@ pub fn city_database(places: &[Place], build_epoch: u64) -> Vec<u8> {
         languages: languages.into_iter().map(Value::Text).collect(),
         build_epoch,
     };
-    database(records.collect(), about)
+    database(layout, records.collect(), about)
 }
 
 /// A database of autonomous systems, of type `edgegate-demo-ASN`.
@@ -89,7 +94,20 @@ pub fn asn_database(places: &[Place], build_epoch: u64) -> Vec<u8> {
         languages: Vec::new(),
         build_epoch,
     };
-    database(records.collect(), about)
+    database(Layout::Mapped, records.collect(), about)
+}
+
+/// Where a database has IPv4 networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// In `::/96` and in their mapped form.
+    Mapped,
+    /// As MaxMind's own: also where 6to4 and Teredo put them.
+    #[cfg(test)]
+    Tunnels,
+    /// There are no others.
+    #[cfg(test)]
+    Ipv4,
 }
 
 const PARIS: Option<&[(&str, &str)]> = Some(&[("de", "Paris"), ("en", "Paris"), ("fr", "Paris")]);
@@ -125,7 +143,13 @@ const RECORD_SIZE: u16 = 28;
 const SEPARATOR: [u8; 16] = [0; 16];
 const METADATA_MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
 
-fn database(mut networks: Vec<(IpNet, Value)>, about: About) -> Vec<u8> {
+fn database(layout: Layout, mut networks: Vec<(IpNet, Value)>, about: About) -> Vec<u8> {
+    let (ip_version, levels_above) = match layout {
+        #[cfg(test)]
+        Layout::Ipv4 => (4, 96),
+        _ => (6, 0),
+    };
+    networks.retain(|(network, _)| ip_version == 6 || network.addr().is_ipv4());
     // Wide networks first: a narrower one then only has to split what it falls into. The sort is stable, so
     // of two equal networks the later one still overwrites the earlier.
     networks.sort_by_key(|(network, _)| position(*network).1);
@@ -141,9 +165,18 @@ fn database(mut networks: Vec<(IpNet, Value)>, about: About) -> Vec<u8> {
             offset
         });
         let (prefix, length) = position(network);
-        tree.set(prefix, length, Record::Data(offset));
+        tree.set(prefix << levels_above, length - levels_above, Record::Data(offset));
     }
-    tree.set(MAPPED, 96, tree.get(0, 96));
+    let aliases: &[(u128, u8)] = match layout {
+        Layout::Mapped => &[(MAPPED, 96)],
+        #[cfg(test)]
+        Layout::Tunnels => &[(MAPPED, 96), (0x2002 << 112, 16), (0x2001 << 112, 32)],
+        #[cfg(test)]
+        Layout::Ipv4 => &[],
+    };
+    for &(prefix, length) in aliases {
+        tree.set(prefix, length, tree.get(0, 96));
+    }
 
     let node_count = tree.nodes.len();
     let mut file = tree.encode();
@@ -156,7 +189,7 @@ fn database(mut networks: Vec<(IpNet, Value)>, about: About) -> Vec<u8> {
         ("build_epoch", Value::Unsigned(UINT64, about.build_epoch)),
         ("database_type", Value::Text(about.database_type)),
         ("description", Value::Map(vec![("en", Value::Text(about.description))])),
-        ("ip_version", Value::Unsigned(UINT16, 6)),
+        ("ip_version", Value::Unsigned(UINT16, ip_version)),
         ("languages", Value::List(about.languages)),
         ("node_count", Value::Unsigned(UINT32, node_count as u64)),
         ("record_size", Value::Unsigned(UINT16, RECORD_SIZE.into())),

@@ -1,6 +1,6 @@
 //! The address lists in the form that the kernel looks them up in.
 
-use ebpf_abi::{Address, EXACT_CAPACITY, LIST_ALLOW, LIST_DENY, MAPPED_BITS, PREFIX_CAPACITY};
+use ebpf_abi::{Address, EXACT_CAPACITY, LIST_ALLOW, LIST_DENY, LIST_TRUSTED, MAPPED_BITS, PREFIX_CAPACITY};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 
@@ -19,22 +19,25 @@ pub(crate) struct Prefix {
     pub(crate) bits: u32,
 }
 
-/// More entries than the kernel's maps hold.
+/// More than the kernel part holds.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "prefilter.deny and prefilter.allow: {found} {what}, but the kernel part holds {limit}; join neighbours, or \
-     empty prefilter.interfaces to enforce the lists in userspace alone"
+    "{key}: {found} {what}, but the kernel part holds {limit}; {way_out}, or empty prefilter.interfaces to do without it"
 )]
 pub struct OverCapacity {
+    /// Where in the configuration they come from.
+    pub(super) key: &'static str,
     /// Of what there are too many.
-    what: &'static str,
+    pub(super) what: &'static str,
     /// How many there are.
-    found: usize,
+    pub(super) found: usize,
     /// How many there may be.
-    limit: u32,
+    pub(super) limit: usize,
+    /// What to do about it.
+    pub(super) way_out: &'static str,
 }
 
-/// Both lists, with the flags of each entry and of everything that covers it, so that the longest match alone decides.
+/// All lists, with the flags of each entry and of everything that covers it, so that the longest match alone decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lists {
     /// Single addresses.
@@ -44,17 +47,18 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// Joins the two lists.
+    /// Joins the lists; `trusted` are the peers that speak for others.
     ///
     /// # Errors
     /// When they do not fit into the kernel's maps.
-    pub fn new(deny: &[IpNet], allow: &[IpNet]) -> Result<Self, OverCapacity> {
+    pub fn new(deny: &[IpNet], allow: &[IpNet], trusted: &[IpNet]) -> Result<Self, OverCapacity> {
         // Sorted by address, then from the wider to the narrower. The families are kept apart until the end: `::/0` does
         // not mean IPv4.
         let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
-        let flagged =
-            deny.iter().map(|net| (net, LIST_DENY)).chain(allow.iter().map(|net| (net, LIST_ALLOW)));
-        for (net, flag) in flagged {
+        let flagged = [(deny, LIST_DENY), (allow, LIST_ALLOW), (trusted, LIST_TRUSTED)];
+        for (net, flag) in
+            flagged.into_iter().flat_map(|(nets, flag)| nets.iter().map(move |net| (net, flag)))
+        {
             let (family, address, bits) = match net.trunc() {
                 IpNet::V4(net) => {
                     let mapped = MAPPED | u128::from(net.network().to_bits());
@@ -81,7 +85,10 @@ impl Lists {
             }
         }
         let check = |what, found: usize, limit: u32| {
-            if found > limit as usize { Err(OverCapacity { what, found, limit }) } else { Ok(()) }
+            let limit = limit as usize;
+            let (key, way_out) =
+                ("prefilter.deny and prefilter.allow, with trusted peers", "join neighbours");
+            if found > limit { Err(OverCapacity { key, what, found, limit, way_out }) } else { Ok(()) }
         };
         check("single addresses", lists.exact.len(), EXACT_CAPACITY)?;
         check("networks", lists.prefix.len(), PREFIX_CAPACITY)?;
@@ -106,7 +113,7 @@ fn contains(outer: (u128, u32), inner: (u128, u32)) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -135,11 +142,15 @@ mod tests {
     fn the_longest_match_carries_what_covers_it() {
         let deny = nets(&["10.0.0.0/8", "10.1.2.3", "192.0.2.0/24", "::/0"]);
         let allow = nets(&["10.1.0.0/16", "192.0.2.7", "2001:db8::/32"]);
-        let lists = Lists::new(&deny, &allow).unwrap();
+        let trusted = nets(&["10.1.2.0/24", "192.0.2.9", "::1"]);
+        let lists = Lists::new(&deny, &allow, &trusted).unwrap();
         for (ip, expected) in [
             ("10.9.9.9", LIST_DENY),
             ("10.1.9.9", LIST_DENY | LIST_ALLOW),
-            ("10.1.2.3", LIST_DENY | LIST_ALLOW),
+            ("10.1.2.3", LIST_DENY | LIST_ALLOW | LIST_TRUSTED),
+            ("10.1.2.4", LIST_DENY | LIST_ALLOW | LIST_TRUSTED),
+            ("192.0.2.9", LIST_DENY | LIST_TRUSTED),
+            ("::1", LIST_DENY | LIST_TRUSTED),
             ("192.0.2.8", LIST_DENY),
             ("192.0.2.7", LIST_DENY | LIST_ALLOW),
             ("2001:db8::1", LIST_DENY | LIST_ALLOW),
@@ -148,7 +159,7 @@ mod tests {
         ] {
             assert_eq!(flags(&lists, ip.parse().unwrap()), expected, "{ip}");
         }
-        assert_eq!((lists.exact.len(), lists.prefix.len()), (2, 6));
+        assert_eq!((lists.exact.len(), lists.prefix.len()), (4, 7));
     }
 
     #[test]
@@ -158,16 +169,17 @@ mod tests {
                 |i: u32| IpNet::new(Ipv4Addr::from_bits(i << (32 - len)).into(), u8::try_from(len).unwrap());
             (0..count).map(|i| net(i).unwrap()).collect()
         };
-        assert!(Lists::new(&many(EXACT_CAPACITY, 32), &[]).is_ok());
-        let error = Lists::new(&many(EXACT_CAPACITY + 1, 32), &[]).unwrap_err().to_string();
+        assert!(Lists::new(&many(EXACT_CAPACITY, 32), &[], &[]).is_ok());
+        let error = Lists::new(&many(EXACT_CAPACITY + 1, 32), &[], &[]).unwrap_err().to_string();
         assert!(error.contains("65537 single addresses") && error.contains("65536"), "{error}");
-        assert!(Lists::new(&many(PREFIX_CAPACITY, 24), &[]).is_ok());
-        let error = Lists::new(&[], &many(PREFIX_CAPACITY + 1, 24)).unwrap_err().to_string();
+        assert!(Lists::new(&many(PREFIX_CAPACITY, 24), &[], &[]).is_ok());
+        let error =
+            Lists::new(&[], &many(PREFIX_CAPACITY, 24), &nets(&["192.0.2.0/25"])).unwrap_err().to_string();
         assert!(error.contains("16385 networks") && error.contains("16384"), "{error}");
     }
 
     /// Networks around few addresses, so that they nest.
-    fn any_net() -> impl Strategy<Value = IpNet> {
+    pub(in crate::kernel) fn any_net() -> impl Strategy<Value = IpNet> {
         let v4 = (0u32..4, 0u32..16, 0u8..=32).prop_map(|(high, low, len)| {
             IpNet::new(IpAddr::V4(Ipv4Addr::from_bits(high << 30 | low)), len).unwrap().trunc()
         });
@@ -186,14 +198,18 @@ mod tests {
         fn agrees_with_userspace(
             deny in prop::collection::vec(any_net(), 0..12),
             allow in prop::collection::vec(any_net(), 0..12),
+            trusted in prop::collection::vec(any_net(), 0..12),
             ips in prop::collection::vec(any_net(), 1..20),
         ) {
-            let lists = Lists::new(&deny, &allow).unwrap();
+            let lists = Lists::new(&deny, &allow, &trusted).unwrap();
             let (denied, allowed) = (NetSet::new(deny), NetSet::new(allow));
+            let trusted = NetSet::new(trusted);
             for ip in ips {
                 let ip = ip.addr();
                 let flag = |set: &NetSet, flag| if set.contains(ip) { flag } else { 0 };
-                let expected = flag(&allowed, LIST_ALLOW) | flag(&denied, LIST_DENY);
+                let expected = flag(&allowed, LIST_ALLOW)
+                    | flag(&denied, LIST_DENY)
+                    | flag(&trusted, LIST_TRUSTED);
                 prop_assert_eq!(flags(&lists, ip), expected, "{}", ip);
             }
         }
