@@ -10,13 +10,17 @@
 
 mod attach;
 mod error;
+mod flows;
+mod idle;
 mod interface;
 mod lists;
 mod object;
 mod pins;
 mod report;
+mod sys;
 
 pub use error::KernelError;
+pub use flows::Connections;
 pub use lists::{Lists, OverCapacity};
 pub use report::{Status, detach, status};
 
