@@ -44,7 +44,7 @@ impl Admin {
 impl Handler for Admin {
     const NAME: &'static str = "metrics";
 
-    async fn handle(&self, request: Request<Incoming>, _: Connection, _: HeadFacts) -> Response<Body> {
+    async fn handle(&self, request: Request<Incoming>, _: &Connection, _: HeadFacts) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return answer(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
         }

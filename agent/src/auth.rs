@@ -5,18 +5,23 @@
 //! | nginx `auth_request` | any path | `X-Original-URI`, `X-Original-Method`, `X-Real-IP` | 200 or 403; the real status in `X-Edgegate-Status` |
 //! | Traefik, Caddy | `/forward` | `X-Forwarded-Uri`, `-Method`, `-Host`, `-For` | the real status |
 //! | Envoy `ext_authz` | `/envoy` before the path | the request line and `Host`, `X-Forwarded-For` | the real status |
+//!
+//! nginx may also name the client's connection, with `X-Real-Port`, `X-Server-Addr` and `X-Server-Port`: then the kernel part
+//! can refuse it.
 
+use crate::flows::{self, Cause};
 use crate::gateway::add_deny_headers;
 use crate::judge::{Answer, Asked, Judge, Judged};
 use crate::message::{Body, REASON, Refusal, answer, closing, forwarded_client, parse_address, single};
 use crate::server::{Connection, Handler, Limits};
 use crate::wire::HeadFacts;
+use ebpf_abi::Flow;
 use http::header::{HOST, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use validator_core::net::NetSet;
 use validator_core::uri::is_plain_authority;
 
@@ -82,6 +87,8 @@ struct Question {
     host: Vec<u8>,
     client: IpAddr,
     destination: Option<SocketAddr>,
+    /// The client's connection, where it is named.
+    flow: Option<Flow>,
 }
 
 impl Auth {
@@ -94,7 +101,7 @@ impl Auth {
     fn decide(
         &self,
         request: &Request<Incoming>,
-        connection: Connection,
+        connection: &Connection,
         facts: HeadFacts,
     ) -> Result<Response<Body>, Refusal> {
         let snapshot = self.judge.snapshot();
@@ -119,7 +126,32 @@ impl Auth {
             headers,
         };
         let judged = self.judge.judge(Arc::clone(&snapshot), &asked);
+        let proxies = snapshot.config.gateway.as_ref().map_or(&none, |gateway| &gateway.trusted_proxies);
+        if let Some(flow) = question.flow
+            && !proxies.contains(question.client)
+        {
+            self.follow(flow, &judged);
+        }
         Ok(reply(asker, &judged))
+    }
+}
+
+impl Auth {
+    /// Remembers the session on a client's connection, or has a connection refused.
+    fn follow(&self, flow: Flow, judged: &Judged) {
+        let flows = self.judge.flows();
+        match &judged.answer {
+            // A reload may have looked through the sessions just before this one was seen.
+            Answer::Allow { session: Some(session), .. }
+                if flows.saw(flow, session, Instant::now()) && self.judge.is_blacklisted(session) =>
+            {
+                flows.reject(&flow, Cause::Blacklisted);
+            }
+            answer if answer.denies_session() => {
+                flows.reject(&flow, Cause::Denied);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -129,7 +161,7 @@ impl Handler for Auth {
     async fn handle(
         &self,
         request: Request<Incoming>,
-        connection: Connection,
+        connection: &Connection,
         facts: HeadFacts,
     ) -> Response<Body> {
         self.decide(&request, connection, facts).unwrap_or_else(|refusal| {
@@ -159,7 +191,7 @@ impl Handler for Auth {
 fn question(
     asker: Asker,
     request: &Request<Incoming>,
-    connection: Connection,
+    connection: &Connection,
     facts: HeadFacts,
     trusted: &NetSet,
 ) -> Result<Question, Refusal> {
@@ -198,8 +230,16 @@ fn question(
     let destination = match (text("x-server-addr").transpose()?, text("x-server-port").transpose()?) {
         (Some(address), Some(port)) => {
             let address = parse_address(address).ok_or(Refusal::BAD_REQUEST)?;
-            Some(SocketAddr::new(address, port.parse().map_err(|_| Refusal::BAD_REQUEST)?))
+            Some(SocketAddr::new(address, parse_port(port)?))
         }
+        _ => None,
+    };
+    // Other askers pass on what clients send under these names.
+    let flow = match (asker, text("x-real-ip"), text("x-real-port").transpose(), destination) {
+        (Asker::Nginx, Some(_), Ok(Some(port)), Some(server)) => {
+            Some(flows::tcp(SocketAddr::new(client, parse_port(port)?), server))
+        }
+        (Asker::Nginx, _, Err(refusal), _) => return Err(refusal),
         _ => None,
     };
     let https = text("x-forwarded-proto").transpose()?.is_some_and(|p| p.eq_ignore_ascii_case("https"));
@@ -216,7 +256,14 @@ fn question(
         host,
         client,
         destination,
+        flow,
     })
+}
+
+/// A port in digits alone; the standard library would also take a sign.
+fn parse_port(text: &str) -> Result<u16, Refusal> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or(Refusal::BAD_REQUEST)
 }
 
 /// The answer in the form that the asker understands. What a header cannot carry is left out.

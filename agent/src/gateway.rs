@@ -1,9 +1,15 @@
 //! The gateway: a reverse proxy that lets good requests through, without their token.
 
 use crate::config::{self, Upstream};
+use crate::flows::Cause;
 use crate::judge::{Answer, Asked, Judge, Judged};
+<<<<<<< HEAD
 use crate::message::{Body, Refusal, answer, closing, forwarded_client, refusal, remove_hop_by_hop, single};
 use crate::server::{Connection, Handler, Limits};
+=======
+use crate::message::{Body, Refusal, answer, closing, forwarded_client, remove_hop_by_hop, single};
+use crate::server::{Connection, Direct, Handler, Limits};
+>>>>>>> flows
 use crate::snapshot::Snapshot;
 use crate::upstream::{Failure, UpstreamTimeouts, Upstreams};
 use crate::wire::{ClientTimeouts, HeadFacts};
@@ -98,7 +104,7 @@ impl Gateway {
         &self,
         snapshot: Arc<Snapshot>,
         mut request: Request<Incoming>,
-        connection: Connection,
+        connection: &Connection,
         facts: HeadFacts,
     ) -> Result<Response<Body>, Refusal> {
         // A listener exists only where the configuration has a gateway, and reloads cannot take it away.
@@ -124,8 +130,17 @@ impl Gateway {
             };
             self.judge.judge(Arc::clone(&snapshot), &asked)
         };
+        // The peer of an older connection may be a trusted proxy by now.
+        let followed = connection.followed.as_ref().filter(|_| !origin.trusted);
         Ok(match &judged.answer {
             Answer::Allow { upstream_uri, session, .. } => {
+                // A reload may have looked through the sessions just before this one was seen.
+                if let (Some(followed), Some(session)) = (followed, session)
+                    && followed.saw(session)
+                    && self.judge.is_blacklisted(session)
+                {
+                    followed.reject(Cause::Blacklisted);
+                }
                 prepare_upstream(&mut request, &judged, &origin, connection, session.as_deref());
                 self.proxy(settings, &settings.upstream, upstream_uri, request).await
             }
@@ -138,7 +153,14 @@ impl Gateway {
             }
             Answer::Deny { reason, status } => {
                 let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::FORBIDDEN);
-                denial(settings, &judged, status, *reason)
+                let response = denial(settings, &judged, status, *reason);
+                match followed {
+                    Some(followed) if judged.answer.denies_session() => {
+                        followed.reject(Cause::Denied);
+                        closing(response)
+                    }
+                    _ => response,
+                }
             }
             Answer::Redirect { location, reason } => {
                 let mut response = denial(settings, &judged, StatusCode::FOUND, *reason);
@@ -159,7 +181,7 @@ impl Handler for Gateway {
     async fn handle(
         &self,
         request: Request<Incoming>,
-        connection: Connection,
+        connection: &Connection,
         facts: HeadFacts,
     ) -> Response<Body> {
         let snapshot = self.judge.snapshot();
@@ -180,6 +202,10 @@ impl Handler for Gateway {
         let snapshot = self.judge.snapshot();
         let settings = snapshot.config.gateway.as_ref();
         let trusted = settings.filter(|s| s.proxy_protocol).map(|s| Arc::clone(&s.trusted_proxies));
+        let direct = settings.map(|s| Direct {
+            flows: Arc::clone(self.judge.flows()),
+            trusted_proxies: Arc::clone(&s.trusted_proxies),
+        });
         Limits {
             timeouts: settings.map_or(
                 ClientTimeouts { header: Duration::from_secs(10), body: Duration::from_secs(30) },
@@ -187,6 +213,7 @@ impl Handler for Gateway {
             ),
             keepalive: settings.map_or(Duration::from_secs(75), |s| s.keepalive_timeout),
             proxy_protocol: trusted,
+            direct,
         }
     }
 }
@@ -199,7 +226,7 @@ fn upstream_timeouts(settings: &config::Gateway) -> UpstreamTimeouts {
 /// may open the socket.
 fn origin(
     headers: &HeaderMap,
-    connection: Connection,
+    connection: &Connection,
     settings: &config::Gateway,
 ) -> Result<Origin, Refusal> {
     let trusted = match connection.peer {
@@ -243,7 +270,7 @@ fn prepare_upstream(
     request: &mut Request<Incoming>,
     judged: &Judged,
     origin: &Origin,
-    connection: Connection,
+    connection: &Connection,
     session: Option<&str>,
 ) {
     let headers = request.headers_mut();

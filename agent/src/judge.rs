@@ -1,6 +1,7 @@
 //! Between listeners and the validator: asks for a decision, counts it, logs it, and gives it an owned form.
 
 use crate::clock::Clock;
+use crate::flows::Flows;
 use crate::logging::{Limiter, redacted};
 use crate::metrics::{Metrics, NO_ROUTE};
 use crate::snapshot::{Live, Snapshot};
@@ -20,6 +21,7 @@ pub(crate) struct Judge {
     live: Live,
     clock: Clock,
     metrics: Metrics,
+    flows: Arc<Flows>,
     denials: Arc<Limiter>,
 }
 
@@ -110,8 +112,8 @@ thread_local! {
 impl Judge {
     /// A judge of the snapshot in force.
     #[must_use]
-    pub(crate) fn new(live: Live, clock: Clock, metrics: Metrics) -> Self {
-        Self { live, clock, metrics, denials: Arc::default() }
+    pub(crate) fn new(live: Live, clock: Clock, metrics: Metrics, flows: Arc<Flows>) -> Self {
+        Self { live, clock, metrics, flows, denials: Arc::default() }
     }
 
     /// The snapshot in force, for what must be known before a decision.
@@ -124,6 +126,18 @@ impl Judge {
     #[must_use]
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The connections of the process.
+    #[must_use]
+    pub(crate) fn flows(&self) -> &Arc<Flows> {
+        &self.flows
+    }
+
+    /// Whether a session is blacklisted by now, whatever the snapshot said that it was judged under.
+    #[must_use]
+    pub(crate) fn is_blacklisted(&self, session: &str) -> bool {
+        self.live.current().config.policy.sessions.contains(session, self.clock.now())
     }
 
     /// Lets a bounded number of complaints about a client's requests into the log; the others are counted.
@@ -203,6 +217,15 @@ impl Judge {
             }
             Some(_) => {}
         }
+    }
+}
+
+impl Answer {
+    /// Whether it refuses a request because its session is blacklisted. Where a route sends such a request elsewhere,
+    /// its client is still to be served.
+    #[must_use]
+    pub(crate) fn denies_session(&self) -> bool {
+        matches!(self, Self::Deny { reason: Reason::SessionBlacklisted, .. })
     }
 }
 

@@ -11,15 +11,22 @@
 mod attach;
 mod countries;
 mod error;
+mod flows;
+mod idle;
 mod interface;
 mod lists;
 mod object;
 mod pins;
 mod reply;
 mod report;
+<<<<<<< HEAD
 mod tables;
+=======
+mod sys;
+>>>>>>> flows
 
 pub use error::KernelError;
+pub use flows::Connections;
 pub use lists::{Lists, OverCapacity};
 pub use report::{Status, detach, status};
 

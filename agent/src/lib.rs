@@ -5,7 +5,8 @@
 //! sockets ──▶│  accept, PROXY header,    ├─ auth ───── judge         │
 //!            │  limits, drain            └─ admin (metrics)          ▼ allow
 //!            └─ run: start, reload, stop                          upstream (kept connections)
-//!                     │  └─ kernel: XDP program, address lists in its maps
+//!                     │  ├─ kernel: XDP program, address lists in its maps
+//!                     │  └─ flows: whose session is on which connection, what the kernel is told about it
 //!              snapshot = config + geo databases + counters, replaced as a whole
 //! ```
 //!
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+mod flows;
 mod gateway;
 pub mod geo;
 mod judge;

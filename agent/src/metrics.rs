@@ -29,6 +29,8 @@ pub struct Metrics {
     pub bad_requests: IntCounterVec,
     /// Requests whose upstream did not answer.
     pub upstream_failures: IntCounterVec,
+    /// Connections that the kernel was told to reject.
+    pub(crate) flows_rejected: IntCounterVec,
     /// The kernel part.
     pub(crate) kernel: KernelMetrics,
 }
@@ -59,6 +61,11 @@ impl Metrics {
         )?;
         let upstream_failures =
             counters("edgegate_upstream_failures_total", "Requests whose upstream failed.", &["reason"])?;
+        let flows_rejected = counters(
+            "edgegate_flows_rejected_total",
+            "Connections that the kernel part was told to reject.",
+            &["cause"],
+        )?;
         let build = counters("edgegate_build_info", "The running version.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
 
@@ -95,6 +102,7 @@ impl Metrics {
             reload_failures,
             bad_requests,
             upstream_failures,
+            flows_rejected,
         })
     }
 

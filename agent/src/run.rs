@@ -4,6 +4,7 @@ use crate::admin::Admin;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
+use crate::flows::Flows;
 use crate::gateway::Gateway;
 use crate::judge::Judge;
 use crate::kernel::{self, Filter, KernelError, KernelTables};
@@ -15,10 +16,11 @@ use crate::upstream::Upstreams;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use validator_core::net::NetSet;
 
 /// Most connections to the auth and metrics listeners each. Their clients are few and known.
 const INNER_CONNECTIONS: usize = 4096;
@@ -59,6 +61,7 @@ pub struct Running {
     live: Live,
     metrics: Metrics,
     kernel: Mutex<Option<Filter>>,
+    flows: Arc<Flows>,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
     gateway: Vec<SocketAddr>,
@@ -82,7 +85,8 @@ pub fn start(snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<Runni
     let kernel = start_kernel(&snapshot, &metrics)?;
     metrics.snapshot_version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
     let live = Live::new(snapshot);
-    let judge = Judge::new(live.clone(), clock, metrics.clone());
+    let flows = Arc::new(Flows::new(metrics.flows_rejected.clone()));
+    let judge = Judge::new(live.clone(), clock, metrics.clone(), Arc::clone(&flows));
     let (shutdown, down) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let addresses = |listeners: &[Listener]| listeners.iter().filter_map(Listener::address).collect();
@@ -91,6 +95,7 @@ pub fn start(snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<Runni
         live,
         metrics: metrics.clone(),
         kernel: Mutex::new(kernel),
+        flows,
         shutdown,
         tasks: JoinSet::new(),
         gateway: addresses(gateway.as_deref().unwrap_or_default()),
@@ -156,12 +161,30 @@ impl Running {
             (_, None) => self.metrics.kernel.down(),
         }
         let unwanted = if snapshot.kernel.is_none() { kernel.take() } else { None };
+        if unwanted.is_some() {
+            self.flows.set_kernel(None);
+        }
+        let old = self.live.current();
         self.live.replace(snapshot);
+        self.reject_blacklisted(&old, now);
         if let Some(Err(error)) = unwanted.map(Filter::remove) {
             tracing::warn!("kernel: the filter could not be removed: {error}");
         }
         self.metrics.snapshot_version.set(i64::try_from(version).unwrap_or(i64::MAX));
         Ok(version)
+    }
+
+    /// Rejects connections whose session the snapshot in force blacklists and `old` did not.
+    fn reject_blacklisted(&self, old: &Snapshot, now: u64) {
+        let new = self.live.current();
+        let none = NetSet::default();
+        let trusted = new.config.gateway.as_ref().map_or(&none, |gateway| &gateway.trusted_proxies);
+        let listed = |snapshot: &Snapshot, sid: &str| snapshot.config.policy.sessions.contains(sid, now);
+        let rejected =
+            self.flows.blacklisted(|sid| listed(&new, sid) && !listed(old, sid), trusted, Instant::now());
+        if rejected > 0 {
+            tracing::info!(rejected, "kernel: connections of newly blacklisted sessions are refused");
+        }
     }
 
     /// Accepts nothing more, and returns when the requests under way are finished or out of time.
@@ -292,3 +315,6 @@ fn report_warnings(config: &Config) {
         tracing::warn!("{warning}");
     }
 }
+
+#[cfg(test)]
+mod tests;

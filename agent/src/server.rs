@@ -1,8 +1,10 @@
 //! Serving HTTP/1.1: connections accepted, bounded, watched and drained. What to answer is a [`Handler`]'s business.
 
+use crate::flows::{self, Flows, Followed};
 use crate::message::{Body, Refusal, answer, closing};
 use crate::proxy_protocol;
 use crate::socket::{Listener, Socket};
+use crate::wire::idle::Counted;
 use crate::wire::{ClientTimeouts, HeadFacts, MAX_HEADER_BLOCK, MAX_HEADERS, MAX_REQUEST_LINE, Wire};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -23,7 +25,6 @@ use validator_core::uri::is_plain_authority;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Who is on the other side of a connection.
-#[derive(Debug, Clone, Copy)]
 pub(crate) struct Connection {
     /// The client, or the proxy in front of us; what a trusted proxy's PROXY header says. `None` on a unix socket.
     pub peer: Option<IpAddr>,
@@ -32,6 +33,8 @@ pub(crate) struct Connection {
     /// The peer is a proxy that passes connections through without a look at HTTP, and did not say for whom. What the
     /// requests say about their client is then the client's own word.
     pub passes_through: bool,
+    /// What is known of the connection itself, where the client is at its other end.
+    pub followed: Option<Followed>,
 }
 
 /// Answers requests.
@@ -43,7 +46,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn handle(
         &self,
         request: Request<Incoming>,
-        connection: Connection,
+        connection: &Connection,
         facts: HeadFacts,
     ) -> impl Future<Output = Response<Body>> + Send;
 
@@ -55,7 +58,6 @@ pub(crate) trait Handler: Send + Sync + 'static {
 }
 
 /// Limits of one connection.
-#[derive(Debug, Clone)]
 pub(crate) struct Limits {
     /// How long the client may take.
     pub timeouts: ClientTimeouts,
@@ -63,12 +65,35 @@ pub(crate) struct Limits {
     pub keepalive: Duration,
     /// Peers that begin with a PROXY header.
     pub proxy_protocol: Option<Arc<NetSet>>,
+    /// Who follows connections of direct clients.
+    pub direct: Option<Direct>,
+}
+
+/// Who follows connections, and whose.
+pub(crate) struct Direct {
+    /// The connections of the process.
+    pub flows: Arc<Flows>,
+    /// Peers that are no clients.
+    pub trusted_proxies: Arc<NetSet>,
+}
+
+impl Direct {
+    fn follow(&self, socket: &Socket) -> Option<Followed> {
+        let (peer, local) = (socket.peer()?, socket.local()?);
+        let direct = !self.trusted_proxies.contains(peer.ip().to_canonical());
+        direct.then(|| self.flows.follow(flows::tcp(peer, local)))
+    }
 }
 
 impl Limits {
     /// The same patience with every part of a request, and no PROXY header.
     pub(crate) fn plain(timeout: Duration, keepalive: Duration) -> Self {
-        Self { timeouts: ClientTimeouts { header: timeout, body: timeout }, keepalive, proxy_protocol: None }
+        Self {
+            timeouts: ClientTimeouts { header: timeout, body: timeout },
+            keepalive,
+            proxy_protocol: None,
+            direct: None,
+        }
     }
 }
 
@@ -124,6 +149,7 @@ async fn serve_connection<H: Handler>(
         peer: socket.peer().map(|peer| peer.ip().to_canonical()),
         local: socket.local(),
         passes_through: false,
+        followed: limits.direct.as_ref().and_then(|direct| direct.follow(&socket)),
     };
     let mut preread = Vec::new();
     if let Some(trusted) = &limits.proxy_protocol
@@ -137,8 +163,9 @@ async fn serve_connection<H: Handler>(
                         peer: Some(source.ip().to_canonical()),
                         local: Some(destination),
                         passes_through: false,
+                        followed: None,
                     },
-                    None => Connection { passes_through: true, ..connection },
+                    None => Connection { passes_through: true, followed: None, ..connection },
                 };
                 preread = header.rest;
             }
@@ -150,11 +177,14 @@ async fn serve_connection<H: Handler>(
         }
     }
 
-    let wire = Wire::new(socket, preread, limits.timeouts);
-    let heads = wire.heads();
+    let idleness = connection.followed.as_ref().map(Followed::idleness);
+    let wire = Wire::new(socket, preread, limits.timeouts).tell(idleness);
+    let (heads, answers) = (wire.heads(), wire.answers());
+    let connection = &connection;
     let service = service_fn(|request: Request<Incoming>| {
         let facts = heads.next();
         let handler = &handler;
+        let answers = answers.clone();
         async move {
             let refusal = if facts.line_too_long {
                 Some(Refusal::URI_TOO_LONG)
@@ -172,7 +202,7 @@ async fn serve_connection<H: Handler>(
                 }
                 None => handler.handle(request, connection, facts).await,
             };
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Counted::new(body, answers)))
         }
     });
     let served = http1::Builder::new()
@@ -201,3 +231,6 @@ fn has_one_host(request: &Request<Incoming>) -> bool {
         (Some(_), Some(_)) => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

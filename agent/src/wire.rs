@@ -5,6 +5,9 @@
 //! socket and hyper, passes every byte through, follows the framing, and keeps [`HeadFacts`] of each request head for
 //! whoever answers that request.
 
+pub(crate) mod idle;
+
+use idle::{Answers, Idleness};
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
@@ -67,6 +70,8 @@ pub(crate) struct ClientTimeouts {
 
 /// A connection that is watched.
 pub(crate) struct Wire<S> {
+    /// First, so that nothing is said about the socket any more when it is closed.
+    idleness: Option<Idleness>,
     inner: S,
     /// Bytes that were read before hyper took over.
     preread: Vec<u8>,
@@ -83,6 +88,7 @@ impl<S> Wire<S> {
     /// Watches `inner`; `preread` holds bytes that were already taken from it and belong to HTTP.
     pub(crate) fn new(inner: S, preread: Vec<u8>, timeouts: ClientTimeouts) -> Self {
         Self {
+            idleness: None,
             inner,
             preread,
             scanner: Scanner::default(),
@@ -92,6 +98,17 @@ impl<S> Wire<S> {
             write_deadline: Deadline::default(),
             started: false,
         }
+    }
+
+    /// Has it told when the connection is between two requests.
+    pub(crate) fn tell(mut self, idleness: Option<Idleness>) -> Self {
+        self.idleness = idleness;
+        self
+    }
+
+    /// Where the connection's answers are to be counted, if anybody is told.
+    pub(crate) fn answers(&self) -> Option<Answers> {
+        self.idleness.as_ref().map(Idleness::answers)
     }
 
     /// The facts of the heads on this connection.
@@ -117,6 +134,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             match Pin::new(&mut this.inner).poll_read(cx, buf) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
+                    if let Some(idleness) = &mut this.idleness {
+                        idleness.asked(this.scanner.heads, this.scanner.expects() == Expects::NewHead);
+                    }
                     let Some(limit) = this.read_limit() else { return Poll::Pending };
                     ready!(this.read_deadline.poll(cx, limit));
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -131,6 +151,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         let earlier = this.scanner.expects();
         this.scanner.feed(arrived, &this.heads);
         this.started |= !arrived.is_empty();
+        if let Some(idleness) = &mut this.idleness {
+            idleness.read(arrived.len());
+        }
         // A head is bounded from its first byte on, so more pieces of it do not prolong it.
         if earlier != Expects::RestOfHead || this.scanner.expects() != Expects::RestOfHead {
             this.read_deadline.clear();
@@ -140,6 +163,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Wire<S> {
+    fn wrote(&mut self, poll: &Poll<io::Result<usize>>) {
+        if let (Some(idleness), Poll::Ready(Ok(bytes))) = (&mut self.idleness, poll) {
+            idleness.wrote(*bytes);
+        }
+    }
+
     /// Bounds how long the client takes nothing of what is written.
     fn bound_write<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
@@ -155,6 +184,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.inner).poll_write(cx, buf);
+        this.wrote(&poll);
         this.bound_write(cx, poll)
     }
 
@@ -165,6 +195,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        this.wrote(&poll);
         this.bound_write(cx, poll)
     }
 
@@ -175,11 +206,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.inner).poll_flush(cx);
+        if let (Some(idleness), Poll::Ready(Ok(()))) = (&mut this.idleness, &poll) {
+            idleness.flushed(this.scanner.heads);
+        }
         this.bound_write(cx, poll)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(idleness) = &mut this.idleness {
+            idleness.end();
+        }
         let poll = Pin::new(&mut this.inner).poll_shutdown(cx);
         this.bound_write(cx, poll)
     }
@@ -213,6 +250,8 @@ struct Scanner {
     state: State,
     /// The start of a head that arrived in pieces.
     partial: Vec<u8>,
+    /// Whole heads so far.
+    heads: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -280,6 +319,7 @@ impl Scanner {
             return match read_head(bytes) {
                 Head::Whole { len, facts, next } => {
                     heads.push(facts);
+                    self.heads += 1;
                     self.state = next;
                     len
                 }
@@ -305,6 +345,7 @@ impl Scanner {
         match read_head(&self.partial) {
             Head::Whole { len, facts, next } => {
                 heads.push(facts);
+                self.heads += 1;
                 self.state = next;
                 self.partial = Vec::new();
                 len - earlier

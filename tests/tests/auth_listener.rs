@@ -118,7 +118,10 @@ fn envoy() {
 fn two_copies_of_an_input() {
     let gate = gate(|_| {});
     let target = format!("/{}{SEGMENT}", token());
-    let nginx = format!("X-Original-URI: {target}\r\nX-Original-Method: GET\r\nX-Real-IP: 127.0.0.1\r\n");
+    let nginx = format!(
+        "X-Original-URI: {target}\r\nX-Original-Method: GET\r\nX-Real-IP: 127.0.0.1\r\nX-Real-Port: 4000\r\n\
+         X-Server-Addr: 127.0.0.1\r\nX-Server-Port: 80\r\n"
+    );
     let forward = format!(
         "X-Forwarded-Method: GET\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\nX-Forwarded-Uri: {target}\r\n\
          X-Forwarded-For: 127.0.0.1\r\n"
@@ -158,6 +161,21 @@ fn incomplete_and_wrong_inputs() {
     ] {
         let reply = ask(&gate, "GET /", &fields);
         assert_ne!(reply.status, 200, "{fields:?}: {reply:?}");
+    }
+    // A connection that is named is named in full digits, or not at all.
+    let named = "X-Server-Addr: 192.0.2.9\r\nX-Real-IP: 127.0.0.1";
+    for (fields, status) in [
+        ("X-Server-Port: 80\r\nX-Real-Port: 4000", 200),
+        ("X-Server-Port: 80", 200),
+        ("X-Real-Port: 4000", 200),
+        ("X-Server-Port: 80\r\nX-Real-Port: +4000", 400),
+        ("X-Server-Port: 80\r\nX-Real-Port: 65536", 400),
+        ("X-Server-Port: 80\r\nX-Real-Port: ", 400),
+        ("X-Server-Port: 80\r\nX-Real-Port: 4000, 4001", 400),
+        ("X-Server-Port: +80\r\nX-Real-Port: 4000", 400),
+    ] {
+        let reply = ask(&gate, "GET /", &format!("X-Original-URI: {target}\r\n{named}\r\n{fields}\r\n"));
+        assert_eq!(reply.status, status, "{fields}: {reply:?}");
     }
     // A client that is named is the one that is judged.
     let fields = format!("X-Original-URI: {target}\r\nX-Real-IP: 192.0.2.1\r\n");

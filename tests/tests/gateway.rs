@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use tests::binary::{Edgegate, Home, free_address};
 use tests::conn::Conn;
-use tests::contract::{Config, SEGMENT, claims, get, now, secure_token, token, token_of};
+use tests::contract::{BLACKLISTED, Config, SEGMENT, claims, get, now, secure_token, token, token_of};
 use tests::origin::{Origin, Seen, Then, answer, hex};
 use tests::wait_for;
 
@@ -457,4 +457,31 @@ fn the_origin_counts_what_it_sees() {
     assert_eq!(reply.body, b"/x");
     let Seen { length, digest, .. } = origin.last();
     assert_eq!((length, digest), (3, hex(&Sha256::digest(b"abc"))));
+}
+
+/// A blacklisted session's connection is not kept, unless it carries others too.
+#[test]
+fn connections_of_blacklisted_sessions() {
+    let origin = Origin::start();
+    let mut listed = claims();
+    listed.insert("sid".into(), BLACKLISTED.into());
+    let listed = get(&format!("/{}{SEGMENT}", token_of(&listed)));
+    for trusted in [false, true] {
+        let gate = gate(&origin, |config| {
+            if trusted {
+                config.gateway = "trusted_proxies = [\"127.0.0.1\"]".into();
+            }
+        });
+        let mut conn = Conn::open(gate.gateway());
+        assert_eq!(conn.send(get("/admin")).reply().header("connection"), None);
+        let reply = conn.send(&listed).reply();
+        assert_eq!((reply.status, reply.header("x-edgegate-reason")), (403, Some("session_blacklisted")));
+        assert_eq!(reply.body, b"session_blacklisted\n");
+        if trusted {
+            assert_eq!(conn.send(&listed).reply().status, 403);
+        } else {
+            assert_eq!(reply.header("connection"), Some("close"));
+            assert!(conn.is_closed());
+        }
+    }
 }

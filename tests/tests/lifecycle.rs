@@ -103,7 +103,8 @@ fn sighup_swaps() {
     assert_eq!(status(&gate, &target), 403);
     config.blacklist = "other".into();
     let _log = gate.reload(&config.text());
-    assert_eq!(kept.send(get(&target)).reply().status, 200);
+    assert_eq!(status(&gate, &target), 200);
+    assert!(kept.is_closed(), "the connection of a blacklisted session is not kept");
 }
 
 /// Under steady load, reloads cost no request and no request sees anything but one configuration or the other.
@@ -124,7 +125,10 @@ fn sighup_under_load() {
                     while !done.load(std::sync::atomic::Ordering::SeqCst) {
                         match conn.send(get(&target)).reply().status {
                             200 => allowed += 1,
-                            403 => denied += 1,
+                            403 => {
+                                denied += 1;
+                                conn = Conn::open(address);
+                            }
                             other => return Err(other),
                         }
                     }

@@ -45,7 +45,7 @@ struct Presentation;
 impl Handler for Presentation {
     const NAME: &'static str = "origin";
 
-    async fn handle(&self, request: Request<Incoming>, _: Connection, _: HeadFacts) -> Response<Body> {
+    async fn handle(&self, request: Request<Incoming>, _: &Connection, _: HeadFacts) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return answer(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
         }

@@ -263,7 +263,8 @@ fn out_of_memory(error: &MapError) -> bool {
     matches!(error, MapError::SyscallError(error) if error.io_error.kind() == std::io::ErrorKind::OutOfMemory)
 }
 
-fn pinned(folder: &Path, name: &'static str) -> Result<Map, KernelError> {
+/// Opens a pinned map.
+pub(super) fn pinned(folder: &Path, name: &'static str) -> Result<Map, KernelError> {
     let data = MapData::from_pin(folder.join(name)).map_err(KernelError::map(name))?;
     Map::from_map_data(data).map_err(KernelError::map(name))
 }
