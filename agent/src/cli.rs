@@ -49,10 +49,10 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Look at the kernel part, or take it out. Its filter stays in force when the agent ends.
-    Prefilter {
+    /// Control what is in force.
+    Ctl {
         #[command(subcommand)]
-        command: PrefilterCommand,
+        command: CtlCommand,
     },
     /// Explain the verdict on a URL, step by step. Exits 0 if it is allowed, 1 if not, 2 on an error.
     Check(CheckArgs),
@@ -60,6 +60,15 @@ enum Command {
     Sign {
         #[command(subcommand)]
         scheme: SignCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum CtlCommand {
+    /// Look at the kernel part, or take it out. Its filter stays in force when the agent ends.
+    Prefilter {
+        #[command(subcommand)]
+        command: PrefilterCommand,
     },
 }
 
@@ -210,7 +219,7 @@ pub fn main() -> ExitCode {
         Command::Demo { listen, once } => demo(listen, once),
         Command::Run { config } => run(&config),
         Command::Config { command: ConfigCommand::Check { file } } => config_check(&file),
-        Command::Prefilter { command } => prefilter(&command),
+        Command::Ctl { command: CtlCommand::Prefilter { command } } => prefilter(&command),
         Command::Check(args) => check(args),
         Command::Sign { scheme } => match scheme {
             SignCommand::ContentJwt(args) => sign_content_jwt(*args),

@@ -3,13 +3,8 @@
 use crate::config::{self, Upstream};
 use crate::flows::Cause;
 use crate::judge::{Answer, Asked, Judge, Judged};
-<<<<<<< HEAD
 use crate::message::{Body, Refusal, answer, closing, forwarded_client, refusal, remove_hop_by_hop, single};
-use crate::server::{Connection, Handler, Limits};
-=======
-use crate::message::{Body, Refusal, answer, closing, forwarded_client, remove_hop_by_hop, single};
 use crate::server::{Connection, Direct, Handler, Limits};
->>>>>>> flows
 use crate::snapshot::Snapshot;
 use crate::upstream::{Failure, UpstreamTimeouts, Upstreams};
 use crate::wire::{ClientTimeouts, HeadFacts};

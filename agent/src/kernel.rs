@@ -1,51 +1,61 @@
-//! The kernel part: one XDP program on every interface of `prefilter.interfaces`, which applies the address lists before
-//! a packet reaches a socket.
+//! The kernel part: one XDP program on every interface of `prefilter.interfaces`, which judges packets before they reach
+//! a socket.
 //!
 //! ```text
-//! snapshot.kernel ─▶ the bank that no packet reads ─▶ CONFIG names that bank (the swap) ─▶ the other bank is free
+//! snapshot ─▶ lists, tables ─▶ the bank that no packet reads ─┐
+//!          ─▶ sessions ─▶ entries of a generation to come ────┴▶ CONFIG names bank and generation: both in force at once
 //! ```
 //!
 //! Program, links and maps are pinned: they filter on while no agent runs, and the next one takes them over. Userspace
 //! enforces the same lists, whether or not the kernel does.
 
 mod attach;
+mod btf;
 mod countries;
 mod error;
+mod events;
 mod flows;
 mod idle;
 mod interface;
 mod lists;
 mod object;
+mod part;
 mod pins;
 mod reply;
 mod report;
-<<<<<<< HEAD
+mod sessions;
+pub mod sys;
 mod tables;
-=======
-mod sys;
->>>>>>> flows
 
 pub use error::KernelError;
 pub use flows::Connections;
 pub use lists::{Lists, OverCapacity};
 pub use report::{Status, detach, status};
 
+pub(crate) use events::Events;
 pub(crate) use object::Counters;
-pub(crate) use tables::KernelTables;
+pub(crate) use part::Part;
+pub(crate) use tables::{Compiled, KernelTables};
 
 use crate::config;
+use crate::snapshot::Snapshot;
 use attach::{Found, How};
 use aya::util::KernelVersion;
-use ebpf_abi::{ABI_VERSION, BANKS, Config, FLAG_EXACT, FLAG_MONITOR, FLAG_PREFIX, MAGIC};
+use ebpf_abi::{ABI_VERSION, BANKS, Config, FLAG_EXACT, FLAG_MONITOR, FLAG_PREFIX, FLAG_SESSIONS, MAGIC};
 use interface::Interfaces;
 use object::{Maps, Object};
 use pins::Pins;
 use rustix::thread::{MembarrierCommand, membarrier};
 use std::thread::sleep;
 use std::time::Duration;
+use validator_core::Sessions;
 
 /// What the program is made for. Links for XDP are older.
 const OLDEST_KERNEL: KernelVersion = KernelVersion::new(5, 15, 0);
+
+/// Windows and day lists are over in the kernel so many seconds before they are in userspace, and windows begin as much
+/// later: the kernel is told of the time now and then, and must not refuse what userspace would not.
+const AHEAD: u64 = 2;
 
 /// How long to wait for packets under way where the kernel cannot say when they are through. None takes this long.
 const GRACE: Duration = Duration::from_millis(200);
@@ -72,15 +82,21 @@ impl Filter {
     ///
     /// # Errors
     /// [`KernelError`]. What an earlier run left stays as it was, or has the new lists.
-    pub(crate) fn start(settings: &config::Kernel, lists: &Lists, version: u64) -> Result<Self, KernelError> {
-        let outcome = Self::try_start(settings, lists, version);
+    pub(crate) fn start(snapshot: &Snapshot, tables: &KernelTables, now: u64) -> Result<Self, KernelError> {
+        let settings = &snapshot.config.kernel;
+        let outcome = Self::try_start(settings, snapshot, tables, now);
         if outcome.is_err() {
             pins::tidy(&settings.pin_dir);
         }
         outcome
     }
 
-    fn try_start(settings: &config::Kernel, lists: &Lists, version: u64) -> Result<Self, KernelError> {
+    fn try_start(
+        settings: &config::Kernel,
+        snapshot: &Snapshot,
+        tables: &KernelTables,
+        now: u64,
+    ) -> Result<Self, KernelError> {
         let running = KernelVersion::current().unwrap_or(OLDEST_KERNEL);
         if running < OLDEST_KERNEL {
             return Err(KernelError::OldKernel(format!("{running:?}")));
@@ -98,10 +114,10 @@ impl Filter {
         let found: Vec<(String, Found)> = settings.interfaces.iter().map(look).collect::<Result<_, _>>()?;
 
         pins.make_folders(&settings.interfaces)?;
-        let (object, maps, reused) = Object::load(&pins)?;
+        let (object, maps, reused) = Object::load(&pins, snapshot.config.blacklist_capacity)?;
         tracing::debug!(reused, "kernel: maps are there");
         let mut filter = Self { object, maps, pins, interfaces, attached: Vec::new() };
-        let config = filter.fill(settings, lists, version)?;
+        let config = filter.fill(snapshot, tables, now)?;
         filter.maps.set_config(&config)?;
         let mut added = Vec::new();
         for (name, found) in &found {
@@ -124,11 +140,12 @@ impl Filter {
     /// [`KernelError`]; nothing has changed then.
     pub(crate) fn prepare(
         &mut self,
-        settings: &config::Kernel,
-        lists: &Lists,
-        version: u64,
+        snapshot: &Snapshot,
+        tables: &KernelTables,
+        now: u64,
     ) -> Result<Prepared, KernelError> {
-        let config = self.fill(settings, lists, version)?;
+        let settings = &snapshot.config.kernel;
+        let config = self.fill(snapshot, tables, now)?;
         let mut added = Vec::new();
         for name in &settings.interfaces {
             match self.prepare_interface(name, settings.mode) {
@@ -172,7 +189,7 @@ impl Filter {
     }
 
     /// Takes everything out of the kernel.
-    pub(crate) fn remove(mut self) -> Result<(), KernelError> {
+    pub(crate) fn remove(&mut self) -> Result<(), KernelError> {
         self.keep_only(&[])
     }
 
@@ -181,24 +198,78 @@ impl Filter {
         Counters::open(&self.pins.maps())
     }
 
-    /// Fills the bank that is not in force. Gives the configuration that would put it in force.
-    fn fill(
-        &mut self,
-        settings: &config::Kernel,
-        lists: &Lists,
-        version: u64,
-    ) -> Result<Config, KernelError> {
-        let Config { magic, bank, .. } = self.maps.config()?;
-        let bank = if magic == MAGIC { (bank as usize + 1) % BANKS } else { 0 };
+    /// Has the sessions of the configuration in force again, after another one was refused.
+    pub(crate) fn restore(&mut self, snapshot: &Snapshot) -> Result<(), KernelError> {
+        let generation = self.maps.config()?.generation;
+        self.sync_sessions(snapshot, generation).map(drop)
+    }
+
+    /// Tells the kernel the time, as far as it matters: which day it is, and which windows are open.
+    ///
+    /// # Errors
+    /// [`KernelError`]; the kernel goes on with what it knows then.
+    pub(crate) fn tick(&mut self, tables: &KernelTables, now: u64) -> Result<(), KernelError> {
+        let old = self.maps.config()?;
+        let mut new = Config { today: sessions::today(now), ..old };
+        if let Some(active) = new.active.get_mut(old.bank as usize) {
+            *active = open_windows(tables, now);
+        }
+        if new == old { Ok(()) } else { self.maps.set_config(&new) }
+    }
+
+    /// The maps about single connections.
+    pub(crate) fn connections(&self) -> Result<Connections, KernelError> {
+        Connections::open(&self.pins.maps())
+    }
+
+    /// The program's events.
+    pub(crate) fn events(&self) -> Result<Events, KernelError> {
+        Events::open(&self.pins.maps())
+    }
+
+    /// Fills the bank that is not in force, and the sessions of the generation to come. Gives the configuration that would
+    /// put both in force.
+    fn fill(&mut self, snapshot: &Snapshot, tables: &KernelTables, now: u64) -> Result<Config, KernelError> {
+        let old = self.maps.config()?;
+        let (bank, generation) = match old.magic {
+            MAGIC => ((old.bank as usize + 1) % BANKS, old.generation.wrapping_add(1)),
+            _ => (0, 1),
+        };
+        let KernelTables { lists, compiled } = tables;
         // A packet may still be looking at the bank that was left at the last swap.
         wait_for_packets();
-        self.maps.fill(bank, lists)?;
+        if let Some(tables) = &compiled.tables {
+            self.maps.fill(bank, lists, tables)?;
+        }
+        self.sync_sessions(snapshot, generation)?;
         let flag = |condition, flag| if condition { flag } else { 0 };
-        let flags = flag(settings.monitor, FLAG_MONITOR)
+        let flags = compiled.flags
+            | flag(snapshot.config.kernel.monitor, FLAG_MONITOR)
             | flag(!lists.exact.is_empty(), FLAG_EXACT)
             | flag(!lists.prefix.is_empty(), FLAG_PREFIX);
-        let bank = u32::try_from(bank).unwrap_or_default();
-        Ok(Config { magic: MAGIC, abi: ABI_VERSION, bank, flags, version, ..Config::default() })
+        let mut active = old.active;
+        if let Some(active) = active.get_mut(bank) {
+            *active = open_windows(tables, now);
+        }
+        Ok(Config {
+            magic: MAGIC,
+            abi: ABI_VERSION,
+            bank: u32::try_from(bank).unwrap_or_default(),
+            flags,
+            version: snapshot.version,
+            generation,
+            today: sessions::today(now),
+            active,
+        })
+    }
+
+    /// Without ports that are searched for sessions, the kernel has none.
+    fn sync_sessions(&mut self, snapshot: &Snapshot, generation: u32) -> Result<usize, KernelError> {
+        let none = Sessions::new(0);
+        let searched =
+            snapshot.kernel.as_ref().is_some_and(|tables| tables.compiled.flags & FLAG_SESSIONS != 0);
+        let sessions = if searched { &snapshot.config.policy.sessions } else { &none };
+        self.maps.sessions.sync(sessions, generation)
     }
 
     fn attach(&mut self, name: &str, mode: config::KernelMode, found: &Found) -> Result<How, KernelError> {
@@ -259,6 +330,11 @@ pub(crate) fn remove_leftovers(settings: &config::Kernel) {
         Err(KernelError::InUse(_)) => {}
         Err(error) => tracing::debug!("kernel: no look at what an earlier run may have left: {error}"),
     }
+}
+
+/// The services whose policy applies now, and will for a while.
+fn open_windows(tables: &KernelTables, now: u64) -> u64 {
+    tables.compiled.active(now) & tables.compiled.active(now.saturating_add(AHEAD))
 }
 
 /// Returns when every packet that was within the program has left it.

@@ -1,6 +1,7 @@
 //! Counters for Prometheus. No label holds anything that a client can choose.
 
-use crate::kernel::{Counters, Lists};
+use crate::kernel::{Compiled, Counters, Lists};
+use ebpf_abi::FLAG_SESSIONS;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -146,9 +147,17 @@ impl KernelMetrics {
         self.entries.reset();
     }
 
-    /// These lists are in force.
-    pub(crate) fn entries(&self, lists: &Lists) {
-        for (map, entries) in [("exact", lists.exact.len()), ("prefix", lists.prefix.len())] {
+    /// These are in force, and so many sessions.
+    pub(crate) fn entries(&self, lists: &Lists, compiled: &Compiled, sessions: usize) {
+        let sessions = if compiled.flags & FLAG_SESSIONS == 0 { 0 } else { sessions };
+        for (map, entries) in [
+            ("exact", lists.exact.len()),
+            ("prefix", lists.prefix.len()),
+            ("services", compiled.services),
+            ("countries_v4", compiled.ranges.v4),
+            ("countries_v6", compiled.ranges.v6),
+            ("sessions", sessions),
+        ] {
             self.entries.with_label_values(&[map]).set(i64::try_from(entries).unwrap_or(i64::MAX));
         }
     }

@@ -7,7 +7,7 @@ use crate::config::{Config, Listen};
 use crate::flows::Flows;
 use crate::gateway::Gateway;
 use crate::judge::Judge;
-use crate::kernel::{self, Filter, KernelError, KernelTables};
+use crate::kernel::{self, KernelError, Part};
 use crate::metrics::Metrics;
 use crate::server::{self, Handler};
 use crate::snapshot::{Live, LoadError, Snapshot};
@@ -15,15 +15,19 @@ use crate::socket::{BindError, Listener};
 use crate::upstream::Upstreams;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use validator_core::net::NetSet;
 
 /// Most connections to the auth and metrics listeners each. Their clients are few and known.
 const INNER_CONNECTIONS: usize = 4096;
+
+/// Between two looks at the clock on the kernel's behalf: less than windows and day lists are ahead of userspace there.
+const TICK: Duration = Duration::from_millis(500);
 
 /// How long requests under way may take at the end, where there is no gateway to say.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -48,10 +52,7 @@ pub enum ReloadError {
     /// It changes what only a restart can change.
     #[error("`{0}` cannot change while the agent runs: restart it, or set the old value again")]
     NeedsRestart(&'static str),
-    /// The kernel part is required now, and not in force.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// The kernel did not take the new lists or interfaces.
+    /// The kernel did not take the new configuration, or is required now and not in force.
     #[error("kernel: {0}")]
     Kernel(#[from] KernelError),
 }
@@ -60,7 +61,7 @@ pub enum ReloadError {
 pub struct Running {
     live: Live,
     metrics: Metrics,
-    kernel: Mutex<Option<Filter>>,
+    kernel: Arc<Part>,
     flows: Arc<Flows>,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -73,7 +74,7 @@ pub struct Running {
 ///
 /// # Errors
 /// [`StartError`]; nothing is left bound then.
-pub fn start(snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<Running, StartError> {
+pub fn start(mut snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<Running, StartError> {
     let config = &snapshot.config;
     let gateway = config.gateway.as_ref().map(|g| bind_all("gateway", &g.listen)).transpose()?;
     let auth = config.auth.as_ref().map(|a| bind_all("auth", &a.listen)).transpose()?;
@@ -82,19 +83,21 @@ pub fn start(snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<Runni
     let gateway_slots = config.gateway.as_ref().map_or(1, |g| g.max_connections);
 
     // After everything that another agent on this host would stand in the way of.
-    let kernel = start_kernel(&snapshot, &metrics)?;
+    let flows = Arc::new(Flows::new(metrics.flows_rejected.clone()));
+    let kernel = Arc::new(Part::new(metrics.clone(), Arc::clone(&flows)));
+    kernel.follow(&mut snapshot, None, clock.now()).map_err(StartError::Kernel)?;
     metrics.snapshot_version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
     let live = Live::new(snapshot);
-    let flows = Arc::new(Flows::new(metrics.flows_rejected.clone()));
-    let judge = Judge::new(live.clone(), clock, metrics.clone(), Arc::clone(&flows));
+    let judge = Judge::new(live.clone(), clock.clone(), metrics.clone(), Arc::clone(&flows));
     let (shutdown, down) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let addresses = |listeners: &[Listener]| listeners.iter().filter_map(Listener::address).collect();
 
+    tasks.spawn(tell_time(Arc::clone(&kernel), live.clone(), clock, down.clone()));
     let mut running = Running {
         live,
         metrics: metrics.clone(),
-        kernel: Mutex::new(kernel),
+        kernel,
         flows,
         shutdown,
         tasks: JoinSet::new(),
@@ -143,45 +146,29 @@ impl Running {
     }
 
     fn try_reload(&self, path: &Path, now: u64) -> Result<u64, ReloadError> {
-        let snapshot = Snapshot::load(path, now, &self.metrics)?;
+        let mut snapshot = Snapshot::load(path, now, &self.metrics)?;
         if let Some(key) = needs_restart(&self.live.current().config, &snapshot.config) {
             return Err(ReloadError::NeedsRestart(key));
         }
         let version = snapshot.version;
         report_warnings(&snapshot.config);
-        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
-        match (kernel.as_mut(), &snapshot.kernel) {
-            (Some(filter), Some(tables)) => {
-                let lists = &tables.lists;
-                let prepared = filter.prepare(&snapshot.config.kernel, lists, version)?;
-                filter.commit(prepared)?;
-                self.metrics.kernel.entries(lists);
-            }
-            (None, Some(_)) => *kernel = start_kernel(&snapshot, &self.metrics)?,
-            (_, None) => self.metrics.kernel.down(),
-        }
-        let unwanted = if snapshot.kernel.is_none() { kernel.take() } else { None };
-        if unwanted.is_some() {
-            self.flows.set_kernel(None);
-        }
         let old = self.live.current();
+        self.kernel.follow(&mut snapshot, Some(&old), now)?;
         self.live.replace(snapshot);
-        self.reject_blacklisted(&old, now);
-        if let Some(Err(error)) = unwanted.map(Filter::remove) {
-            tracing::warn!("kernel: the filter could not be removed: {error}");
-        }
+        let new = self.live.current();
+        self.kernel.leave(&new);
+        self.reject_blacklisted(&old, &new, now);
         self.metrics.snapshot_version.set(i64::try_from(version).unwrap_or(i64::MAX));
         Ok(version)
     }
 
     /// Rejects connections whose session the snapshot in force blacklists and `old` did not.
-    fn reject_blacklisted(&self, old: &Snapshot, now: u64) {
-        let new = self.live.current();
+    fn reject_blacklisted(&self, old: &Snapshot, new: &Snapshot, now: u64) {
         let none = NetSet::default();
         let trusted = new.config.gateway.as_ref().map_or(&none, |gateway| &gateway.trusted_proxies);
         let listed = |snapshot: &Snapshot, sid: &str| snapshot.config.policy.sessions.contains(sid, now);
         let rejected =
-            self.flows.blacklisted(|sid| listed(&new, sid) && !listed(old, sid), trusted, Instant::now());
+            self.flows.blacklisted(|sid| listed(new, sid) && !listed(old, sid), trusted, Instant::now());
         if rejected > 0 {
             tracing::info!(rejected, "kernel: connections of newly blacklisted sessions are refused");
         }
@@ -276,36 +263,21 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         Some("prefilter.mode")
     } else if old.kernel.pin_dir != new.kernel.pin_dir {
         Some("prefilter.pin_dir")
+    } else if !old.kernel.interfaces.is_empty() && old.blacklist_capacity != new.blacklist_capacity {
+        Some("blacklist.capacity")
     } else {
         None
     }
 }
 
-/// Puts the lists in force in the kernel, if they are to be. Where that fails and need not succeed, userspace alone
-/// enforces them.
-fn start_kernel(snapshot: &Snapshot, metrics: &Metrics) -> Result<Option<Filter>, StartError> {
-    let Some(KernelTables { lists, .. }) = &snapshot.kernel else { return Ok(None) };
-    let settings = &snapshot.config.kernel;
-    let started =
-        Filter::start(settings, lists, snapshot.version).and_then(|filter| Ok((filter.counters()?, filter)));
-    match started {
-        Ok((counters, filter)) => {
-            metrics.kernel.up(counters);
-            metrics.kernel.entries(lists);
-            Ok(Some(filter))
-        }
-        Err(error) if settings.required => Err(StartError::Kernel(error)),
-        Err(error) => {
-            metrics.kernel.down();
-            tracing::warn!("kernel: off, the prefilter lists are enforced in userspace: {error}");
-            for interface in kernel::leftovers(settings) {
-                tracing::warn!(
-                    interface,
-                    "kernel: the filter of an earlier run may still apply its old lists; \
-                     `edgegate prefilter detach` removes it"
-                );
-            }
-            Ok(None)
+/// Tells the kernel the time often enough, until the agent ends.
+async fn tell_time(kernel: Arc<Part>, live: Live, clock: Clock, mut shutdown: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => kernel.tick(&live.current(), clock.now()),
+            _ = shutdown.wait_for(|&down| down) => return,
         }
     }
 }

@@ -100,14 +100,14 @@ fn status(net: &Net, from: IpAddr, to: SocketAddr) -> u16 {
 }
 
 fn prefilter(command: &str, pin_dir: &Path) -> Output {
-    Home::new().output(&["prefilter", command, "--pin-dir", pin_dir.to_str().unwrap()])
+    Home::new().output(&["ctl", "prefilter", command, "--pin-dir", pin_dir.to_str().unwrap()])
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Mode, program and link by `edgegate prefilter status`.
+/// Mode, program and link by `edgegate ctl prefilter status`.
 fn attachment(net: &Net) -> (String, u32, u32) {
     let output = prefilter("status", net.pin_dir());
     let shown = text(&output.stdout);

@@ -46,6 +46,12 @@ impl Day {
         (era * 400 + year, month, day)
     }
 
+    /// Days since 1970.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
     /// The day of an instant in unix seconds.
     #[must_use]
     pub fn of(unix: u64) -> Self {
@@ -96,6 +102,11 @@ impl Sessions {
     #[must_use]
     pub fn is_retained(&self, day: Day, now: u64) -> bool {
         day.0.saturating_add(self.retain_days) >= Day::of(now).0
+    }
+
+    /// All sessions, each with the last day on which it counts, in days since 1970.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.newest_day.iter().map(|(sid, day)| (&**sid, day.0.saturating_add(self.retain_days)))
     }
 
     /// Distinct sessions in all lists, retained or not.

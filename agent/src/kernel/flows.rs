@@ -3,6 +3,7 @@
 use super::error::KernelError;
 use super::idle::IdleWords;
 use super::object::pinned;
+use super::sys;
 use crate::flows::Sink;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use ebpf_abi::{Flow, FlowState, map, stage};
@@ -88,6 +89,14 @@ impl FlowMaps {
         let state: StateBytes = bytemuck::cast(new);
         tables.flows.insert(key, state, 0).map_err(KernelError::map(map::FLOWS))
     }
+}
+
+/// How many connections the kernel remembers.
+pub(crate) fn flow_count(folder: &Path) -> Result<usize, KernelError> {
+    let flows = MapData::from_pin(folder.join(map::FLOWS)).map_err(KernelError::map(map::FLOWS))?;
+    let entries = sys::read_entries::<Flow, FlowState>(&flows);
+    let problem = |error| KernelError::map(map::FLOWS)(MapError::IoError(error));
+    entries.map(|entries| entries.len()).map_err(problem)
 }
 
 /// Whether a flow that is cut already would be let off with less.

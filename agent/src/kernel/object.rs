@@ -1,14 +1,18 @@
 //! The embedded object, and the maps that the agent and the program share.
 
+use super::btf;
 use super::error::KernelError;
 use super::lists::{Lists, Prefix};
 use super::pins::{self, Pins};
+use super::sessions::SessionMap;
+use super::sys;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use ebpf_abi::{
-    ABI_VERSION, Address, BANKS, Config, EXACT_CAPACITY, MAGIC, Outcome, PREFIX_CAPACITY, PROGRAM, map,
+    ABI_VERSION, Address, BANKS, CELLS, Config, EVENT_BYTES, EXACT_CAPACITY, FLOW_CAPACITY, Flow, FlowState,
+    MAGIC, Outcome, PREFIX_CAPACITY, PROGRAM, Session, SessionKey, TCP_FIELDS, Tables, map,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,16 +40,26 @@ struct Shape {
     entries: u32,
 }
 
-fn shapes() -> impl Iterator<Item = Shape> {
+/// Maps by their shapes; `sessions` is how many sessions the operator wants room for.
+fn shapes(sessions: usize) -> impl Iterator<Item = Shape> {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
     let outcomes = u32::try_from(Outcome::ALL.len()).unwrap_or(u32::MAX);
     let own = [
         shape(map::CONFIG, MapType::Array, 4, size_of::<Config>(), 1),
         shape(map::COUNTERS, MapType::PerCpuArray, 4, 8, outcomes),
     ];
+    let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
+    let more = [
+        shape(map::TABLES, MapType::Array, 4, size_of::<Tables>(), 2),
+        shape(map::SESSIONS, MapType::Hash, size_of::<SessionKey>(), size_of::<Session>(), sessions),
+        shape(map::FLOWS, MapType::LruHash, size_of::<Flow>(), size_of::<FlowState>(), FLOW_CAPACITY),
+        shape(map::CELLS, MapType::Array, 4, 8, CELLS),
+        shape(map::IDLE, MapType::Array, 4, 8, CELLS),
+        shape(map::EVENTS, MapType::RingBuf, 0, 0, EVENT_BYTES),
+    ];
     let exact = map::EXACT.map(|name| shape(name, MapType::Hash, 16, 4, EXACT_CAPACITY));
     let prefix = map::PREFIX.map(|name| shape(name, MapType::LpmTrie, 20, 4, PREFIX_CAPACITY));
-    own.into_iter().chain(exact).chain(prefix)
+    own.into_iter().chain(more).chain(exact).chain(prefix)
 }
 
 impl Shape {
@@ -63,20 +77,35 @@ pub(crate) struct Object(Ebpf);
 impl Object {
     /// Loads program and maps. Pinned maps are used as they are if all of them are there and as expected; otherwise new
     /// ones take their pins, and the programs attached so far go on with the old ones. True: they were used.
-    pub(crate) fn load(pins: &Pins) -> Result<(Self, Maps, bool), KernelError> {
+    pub(crate) fn load(pins: &Pins, sessions: usize) -> Result<(Self, Maps, bool), KernelError> {
         let folder = pins.maps();
-        let reused = usable(&folder);
+        let reused = usable(&folder, Some(sessions));
         if !reused {
             for stale in pins::entries(&folder)? {
                 pins::remove(&stale)?;
             }
         }
         let mut loader = EbpfLoader::new();
-        for shape in shapes() {
+        for shape in shapes(sessions) {
             loader.map_pin_path(shape.name, folder.join(shape.name));
+            if shape.name == map::SESSIONS {
+                loader.map_max_entries(shape.name, shape.entries);
+            }
+        }
+        // Without them the program answers nobody: it cannot tell whether an answer would come at its place.
+        let fields = TCP_FIELDS.map(|(_, field)| field);
+        let offsets = btf::offsets("tcp_sock", &fields);
+        if offsets.is_none() {
+            tracing::warn!(
+                "kernel: it does not describe its sockets (no BTF), so blacklisted sessions are refused in userspace alone"
+            );
+        }
+        let offsets = offsets.unwrap_or_default();
+        for ((global, _), offset) in TCP_FIELDS.iter().zip(&offsets) {
+            loader.override_global(global, offset, true);
         }
         let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
-        for shape in shapes() {
+        for shape in shapes(sessions) {
             let found = ebpf.map(shape.name).ok_or(KernelError::Object("it lacks a map"))?;
             let info = map_data(found)?.info().map_err(KernelError::map(shape.name))?;
             if !shape.fits(&info) {
@@ -102,15 +131,25 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
 
 fn map_data(map: &Map) -> Result<&MapData, KernelError> {
     match map {
-        Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data) | Map::LpmTrie(data) => Ok(data),
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::RingBuf(data) => Ok(data),
         _ => Err(KernelError::Object("a map has another type")),
     }
 }
 
-/// Whether every map is pinned here as this version makes it.
-fn usable(folder: &Path) -> bool {
-    let all_fit =
-        shapes().all(|shape| MapInfo::from_pin(folder.join(shape.name)).is_ok_and(|info| shape.fits(&info)));
+/// Whether every map is pinned here as this version makes it, with room for so many sessions, or for any number.
+fn usable(folder: &Path, sessions: Option<usize>) -> bool {
+    let all_fit = shapes(sessions.unwrap_or_default()).all(|shape| {
+        let any_number = sessions.is_none() && shape.name == map::SESSIONS;
+        MapInfo::from_pin(folder.join(shape.name)).is_ok_and(|info| {
+            let entries = if any_number { info.max_entries() } else { shape.entries };
+            Shape { entries, ..shape }.fits(&info)
+        })
+    });
     // All zero: its maker had no time to write it.
     let ours = |config: Config| match config.magic {
         0 => config == Config::default(),
@@ -123,6 +162,9 @@ fn usable(folder: &Path) -> bool {
 /// The maps, by their pins.
 pub(crate) struct Maps {
     config: Array<MapData, ConfigBytes>,
+    tables: MapData,
+    /// Blacklisted sessions.
+    pub(crate) sessions: SessionMap,
     exact: [Exact; BANKS],
     prefix: [Prefixes; BANKS],
     /// What each bank holds, where that is known.
@@ -138,6 +180,8 @@ impl Maps {
         let [prefix_0, prefix_1] = map::PREFIX;
         Ok(Self {
             config: config_map(folder)?,
+            tables: pinned_data(folder, map::TABLES)?,
+            sessions: SessionMap::new(pinned_data(folder, map::SESSIONS)?),
             exact: [exact(exact_0)?, exact(exact_1)?],
             prefix: [prefix(prefix_0)?, prefix(prefix_1)?],
             contents: [None, None],
@@ -146,7 +190,7 @@ impl Maps {
 
     /// The pinned maps if there are any and they are of this version.
     pub(crate) fn existing(folder: &Path) -> Result<Option<Self>, KernelError> {
-        if usable(folder) { Self::open(folder).map(Some) } else { Ok(None) }
+        if usable(folder, None) { Self::open(folder).map(Some) } else { Ok(None) }
     }
 
     /// The configuration in force.
@@ -161,8 +205,11 @@ impl Maps {
             .map_err(KernelError::map(map::CONFIG))
     }
 
-    /// Makes a bank hold exactly these lists. No packet may be looking at the bank.
-    pub(crate) fn fill(&mut self, bank: usize, lists: &Lists) -> Result<(), KernelError> {
+    /// Makes a bank hold exactly these lists and tables. No packet may be looking at the bank.
+    pub(crate) fn fill(&mut self, bank: usize, lists: &Lists, tables: &Tables) -> Result<(), KernelError> {
+        let index = u32::try_from(bank).unwrap_or_default();
+        sys::write_element(&self.tables, index, tables)
+            .map_err(|error| KernelError::map(map::TABLES)(MapError::IoError(error)))?;
         // Until it is done, nobody can say what the bank holds.
         let known = self.contents[bank].take();
         let old = match known {
@@ -267,6 +314,10 @@ fn out_of_memory(error: &MapError) -> bool {
 pub(super) fn pinned(folder: &Path, name: &'static str) -> Result<Map, KernelError> {
     let data = MapData::from_pin(folder.join(name)).map_err(KernelError::map(name))?;
     Map::from_map_data(data).map_err(KernelError::map(name))
+}
+
+fn pinned_data(folder: &Path, name: &'static str) -> Result<MapData, KernelError> {
+    MapData::from_pin(folder.join(name)).map_err(KernelError::map(name))
 }
 
 fn config_map(folder: &Path) -> Result<Array<MapData, ConfigBytes>, KernelError> {

@@ -1,11 +1,15 @@
-//! What is in the kernel, for operators: `edgegate prefilter status` and `edgegate prefilter detach`.
+//! What is in the kernel, for operators: `edgegate ctl prefilter status` and `edgegate ctl prefilter detach`.
 
 use super::attach::{Found, look, wait_until_free};
 use super::error::KernelError;
+use super::flows::flow_count;
 use super::interface::Interfaces;
 use super::object::{Counters, Maps};
 use super::pins::{self, Pins};
-use ebpf_abi::{Config, EXACT_CAPACITY, FLAG_MONITOR, Outcome, PREFIX_CAPACITY};
+use ebpf_abi::{
+    Config, EXACT_CAPACITY, FLAG_MONITOR, FLAG_RESET, FLAG_RESPOND, FLAG_SERVICES, FLAG_SESSIONS,
+    FLOW_CAPACITY, Outcome, PREFIX_CAPACITY,
+};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +32,8 @@ struct Tables {
     config: Config,
     exact: usize,
     prefix: usize,
+    sessions: (usize, u32),
+    flows: usize,
     counters: [(Outcome, u64); Outcome::ALL.len()],
 }
 
@@ -50,12 +56,25 @@ impl fmt::Display for Status {
                 None => writeln!(f, "{interface}: gone, or with another program; link {link} does nothing")?,
             }
         }
-        let Some(Tables { config, exact, prefix, counters }) = &self.tables else { return Ok(()) };
+        let Some(Tables { config, exact, prefix, sessions, flows, counters }) = &self.tables else {
+            return Ok(());
+        };
         let monitor = if config.flags & FLAG_MONITOR == 0 { "no" } else { "yes: nothing is dropped" };
         writeln!(f, "monitor: {monitor}")?;
         writeln!(f, "lists: version {}, bank {}", config.version, config.bank)?;
         writeln!(f, "map exact: {exact} of {EXACT_CAPACITY} entries")?;
         writeln!(f, "map prefix: {prefix} of {PREFIX_CAPACITY} entries")?;
+        writeln!(f, "map sessions: {} of {} entries", sessions.0, sessions.1)?;
+        writeln!(f, "map flows: {flows} of {FLOW_CAPACITY} entries")?;
+        let countries = if config.flags & FLAG_SERVICES == 0 { "no" } else { "yes" };
+        writeln!(f, "countries: {countries}")?;
+        let action = match config.flags {
+            flags if flags & FLAG_SESSIONS == 0 => "not looked for",
+            flags if flags & FLAG_RESPOND != 0 => "answered",
+            flags if flags & FLAG_RESET != 0 => "reset",
+            _ => "dropped",
+        };
+        writeln!(f, "blacklisted sessions: {action}")?;
         for (outcome, count) in counters {
             let (verdict, reason) = outcome.labels();
             writeln!(f, "packets {verdict} {reason}: {count}")?;
@@ -91,7 +110,15 @@ pub fn status(folder: &Path) -> Result<Status, KernelError> {
             let config = found.config()?;
             let lists = found.read(config.bank as usize)?;
             let counters = Counters::open(&maps)?.read()?;
-            Some(Tables { config, exact: lists.exact.len(), prefix: lists.prefix.len(), counters })
+            let sessions = (found.sessions.count()?, found.sessions.capacity()?);
+            Some(Tables {
+                config,
+                exact: lists.exact.len(),
+                prefix: lists.prefix.len(),
+                sessions,
+                flows: flow_count(&maps)?,
+                counters,
+            })
         }
     };
     Ok(Status { folder: folder.to_owned(), links, tables })

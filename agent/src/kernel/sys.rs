@@ -1,13 +1,196 @@
 //! System calls that have no safe wrapper elsewhere. Nothing unsafe leaves this module.
-#![expect(unsafe_code, reason = "memory that the kernel shares, behind safe types")]
+#![expect(unsafe_code, reason = "system calls that take addresses, and memory that the kernel shares")]
 
+use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
 use std::ops::Deref;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::ptr::{NonNull, null_mut};
 use std::slice;
 use std::sync::atomic::AtomicU64;
+use std::thread::sleep;
+use std::time::Duration;
+
+// linux/bpf.h
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+
+/// Entries that go to the kernel in one call, or come from it.
+const BATCH: usize = 1 << 16;
+
+/// How often a map is asked again that has no memory at hand; the kernel refills its reserve in the background.
+const ATTEMPTS: u32 = 200;
+
+/// The part of `bpf_attr` for one element.
+#[repr(C)]
+struct ElementCall {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The part of `bpf_attr` for many elements.
+#[repr(C)]
+struct BatchCall {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Writes one value of an array, however big, without a copy of it on the stack.
+///
+/// # Errors
+/// What the kernel says; the value has another size than the map's.
+pub fn write_element<T: bytemuck::Pod>(map: &MapData, index: u32, value: &T) -> io::Result<()> {
+    if map.info().map_err(io::Error::other)?.value_size() as usize != size_of::<T>() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut call = ElementCall {
+        map: descriptor(map),
+        padding: 0,
+        key: (&raw const index) as u64,
+        value: (&raw const *value) as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut call)
+}
+
+/// Writes many entries of a hash, those that are there already with their new values.
+///
+/// # Errors
+/// What the kernel says, above all that the map is full. Some of the entries may be written then.
+pub fn write_entries<K: bytemuck::Pod, V: bytemuck::Pod>(
+    map: &MapData,
+    entries: &[(K, V)],
+) -> io::Result<()> {
+    check::<K, V>(map)?;
+    for entries in entries.chunks(BATCH) {
+        let keys: Vec<K> = entries.iter().map(|entry| entry.0).collect();
+        let values: Vec<V> = entries.iter().map(|entry| entry.1).collect();
+        each_batch(BPF_MAP_UPDATE_BATCH, map, &keys, Some(&values))?;
+    }
+    Ok(())
+}
+
+/// Removes many entries of a hash, all of which are there.
+///
+/// # Errors
+/// What the kernel says. Some of the entries may be gone then.
+pub fn remove_entries<K: bytemuck::Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
+    if map.info().map_err(io::Error::other)?.key_size() as usize != size_of::<K>() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    keys.chunks(BATCH).try_for_each(|keys| each_batch(BPF_MAP_DELETE_BATCH, map, keys, None::<&[u64]>))
+}
+
+/// Reads all entries of a hash that nobody else writes meanwhile.
+///
+/// # Errors
+/// What the kernel says.
+pub fn read_entries<K: bytemuck::Pod, V: bytemuck::Pod>(map: &MapData) -> io::Result<Vec<(K, V)>> {
+    check::<K, V>(map)?;
+    let mut found = Vec::new();
+    let mut room = BATCH;
+    // Where the kernel goes on; it means something to the kernel alone.
+    let (mut from, mut to) = (None::<u32>, 0u32);
+    loop {
+        let (mut keys, mut values) = (vec![K::zeroed(); room], vec![V::zeroed(); room]);
+        let mut call = BatchCall {
+            from: from.as_ref().map_or(0, |from| (&raw const *from) as u64),
+            to: (&raw mut to) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: u32::try_from(room).unwrap_or(u32::MAX),
+            map: descriptor(map),
+            element_flags: 0,
+            flags: 0,
+        };
+        let outcome = bpf(BPF_MAP_LOOKUP_BATCH, &mut call);
+        let end = match outcome {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            // A bucket has more entries than there is room for.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                room *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let count = usize::try_from(call.count).unwrap_or(0).min(room);
+        found.extend(keys.into_iter().zip(values).take(count));
+        if end {
+            return Ok(found);
+        }
+        from = Some(to);
+    }
+}
+
+/// Hands over a batch, and what the kernel left of it, until nothing is left.
+fn each_batch<K, V>(
+    command: libc::c_long,
+    map: &MapData,
+    mut keys: &[K],
+    mut values: Option<&[V]>,
+) -> io::Result<()> {
+    let mut attempt = 1;
+    while !keys.is_empty() {
+        let mut call = BatchCall {
+            from: 0,
+            to: 0,
+            keys: keys.as_ptr() as u64,
+            values: values.map_or(0, |values| values.as_ptr() as u64),
+            count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+            map: descriptor(map),
+            element_flags: 0,
+            flags: 0,
+        };
+        let outcome = bpf(command, &mut call);
+        // The kernel tells how many it has done, also if it stopped.
+        let done = usize::try_from(call.count).unwrap_or(0).min(keys.len());
+        keys = keys.get(done..).unwrap_or_default();
+        values = values.map(|values| values.get(done..).unwrap_or_default());
+        match outcome {
+            Ok(()) => attempt = 1,
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && attempt < ATTEMPTS => {
+                attempt += 1;
+                sleep(Duration::from_millis(1));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn check<K, V>(map: &MapData) -> io::Result<()> {
+    let info = map.info().map_err(io::Error::other)?;
+    if info.key_size() as usize == size_of::<K>() && info.value_size() as usize == size_of::<V>() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidInput.into())
+    }
+}
+
+fn descriptor(map: &MapData) -> u32 {
+    map.fd().as_fd().as_raw_fd().cast_unsigned()
+}
+
+fn bpf<T>(command: libc::c_long, call: &mut T) -> io::Result<()> {
+    let call: *mut T = call;
+    // SAFETY: `call` is one of the structures above, zero where it is padded, whose addresses lead to as many elements as
+    // it says, of the sizes that the map has; they live until the call returns.
+    let outcome = unsafe { libc::syscall(libc::SYS_bpf, command, call, size_of::<T>()) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
 
 /// The values of an array map of `u64`, in this process's memory. They stay there when the map is closed.
 pub(crate) struct SharedWords {

@@ -23,7 +23,6 @@ pub(crate) struct KernelTables {
     /// The address lists.
     pub(crate) lists: Lists,
     /// Everything else.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the program does not read it yet"))]
     pub(crate) compiled: Compiled,
 }
 
@@ -41,10 +40,9 @@ impl KernelTables {
 }
 
 /// What a bank holds besides lists.
-#[cfg_attr(not(test), expect(dead_code, reason = "the program does not read it yet"))]
 pub(crate) struct Compiled {
-    /// As the program reads it; far too big for a stack.
-    pub(crate) tables: Box<Tables>,
+    /// As the program reads it; far too big for a stack. `None` once the kernel has it.
+    pub(crate) tables: Option<Box<Tables>>,
     /// Those of the `FLAG_*` that tell about it.
     pub(crate) flags: u32,
     /// How many ranges of addresses the countries take.
@@ -85,10 +83,9 @@ impl Compiled {
         flags |= sessions(config, &mut tables)?;
         let windows =
             config.policy.prefilter.services.iter().map(|service| joined(&service.windows)).collect();
-        Ok(Self { tables, flags, ranges, services, windows })
+        Ok(Self { tables: Some(tables), flags, ranges, services, windows })
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the program does not read it yet"))]
     /// A bit for each policy: whether it applies at `now`, in unix seconds.
     pub(crate) fn active(&self, now: u64) -> u64 {
         let applies = |windows: &Vec<Range<u64>>| {
@@ -97,16 +94,9 @@ impl Compiled {
         // The first policy is the lowest bit.
         self.windows.iter().rev().fold(0, |bits, windows| bits << 1 | u64::from(applies(windows)))
     }
-
-    #[cfg_attr(not(test), expect(dead_code, reason = "the program does not read it yet"))]
-    /// The next instant at which [`Compiled::active`] changes.
-    pub(crate) fn next_change(&self, now: u64) -> Option<u64> {
-        let edges = self.windows.iter().flatten().flat_map(|window| [window.start, window.end]);
-        edges.filter(|&edge| edge > now).min()
-    }
 }
 
-/// The same windows in order. What overlaps or touches is one, so that each edge is a change.
+/// The same windows in order. What overlaps or touches is one.
 fn joined(windows: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut windows = windows.to_vec();
     windows.sort_unstable_by_key(|window| window.start);
@@ -305,8 +295,8 @@ mod tests {
                 + &service("\"0.0.0.0/0\"", "deny_countries = [\"DE\", \"US\"]");
         let compiled = compiled(&text);
         assert_eq!((compiled.flags, compiled.services), (FLAG_SERVICES, 5));
-        assert_eq!(compiled.tables.service_count, 5);
-        let rows = &compiled.tables.services;
+        assert_eq!(compiled.tables.as_ref().unwrap().service_count, 5);
+        let rows = &compiled.tables.as_ref().unwrap().services;
         let v6 = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
         let row = |network, mask, port, policy, family| Service {
             network: v6(network),
@@ -324,7 +314,7 @@ mod tests {
         assert_eq!(rows[4], row("::ffff:0.0.0.0", "ffff:ffff:ffff:ffff:ffff:ffff::", 0, 1, 4));
         assert_eq!(rows[5], Service::zeroed());
 
-        let [only, all_but, unused @ ..] = &compiled.tables.policies;
+        let [only, all_but, unused @ ..] = &compiled.tables.as_ref().unwrap().policies;
         for number in 0..1024 {
             let [fr, de, us] = [*b"FR", *b"DE", *b"US"].map(country_number);
             let undetermined = number == COUNTRY_UNDETERMINED;
@@ -367,10 +357,17 @@ mod tests {
             let text = format!("[prefilter]\nsession_ports = [80, 8080]\nsession_action = \"{action}\"\n");
             let compiled = compiled(&text);
             assert_eq!(compiled.flags, flags, "{action}");
-            assert!(compiled.tables.replies.iter().all(|reply| (reply.length > 0) == answered), "{action}");
+            assert!(
+                compiled.tables.as_ref().unwrap().replies.iter().all(|reply| (reply.length > 0) == answered),
+                "{action}"
+            );
             for port in 0..=u16::MAX {
                 let expected = action != "off" && (port == 80 || port == 8080);
-                assert_eq!(bit(&compiled.tables.session_ports, port), expected, "{action} {port}");
+                assert_eq!(
+                    bit(&compiled.tables.as_ref().unwrap().session_ports, port),
+                    expected,
+                    "{action} {port}"
+                );
             }
         }
         let without_ports = compiled("[prefilter]\nsession_action = \"respond\"\n");
@@ -438,7 +435,7 @@ mod tests {
         let config = config::parse(both, Path::new("edgegate.toml"), 0).unwrap();
         let tables = KernelTables::new(&config, &Databases::default()).unwrap();
         assert_eq!(tables.lists.exact.values().copied().collect::<Vec<_>>(), [ebpf_abi::LIST_TRUSTED]);
-        assert!(bit(&tables.compiled.tables.listed_v4, 0x0a01));
+        assert!(bit(&tables.compiled.tables.as_ref().unwrap().as_ref().unwrap().listed_v4, 0x0a01));
     }
 
     fn listed(tables: &Tables, ip: IpAddr) -> bool {

@@ -1,0 +1,70 @@
+//! Blacklisted sessions in the kernel.
+//!
+//! There is one map of them, for two would take twice the memory. Every entry says from which generation on it counts, so
+//! entries of a configuration that is not in force yet may be written at any time.
+
+use super::error::KernelError;
+use super::sys;
+use aya::maps::{MapData, MapError};
+use ebpf_abi::{Session, SessionKey, map, session_key};
+use std::collections::HashMap;
+use std::io;
+use validator_core::{Day, Sessions};
+
+/// The map of sessions.
+pub(crate) struct SessionMap(MapData);
+
+impl SessionMap {
+    pub(super) const fn new(map: MapData) -> Self {
+        Self(map)
+    }
+
+    /// Makes the map hold just these sessions, as of a generation that is still to come. What is no longer listed goes at
+    /// once: userspace, which still lists it, is asked then. Gives how many there are.
+    ///
+    /// # Errors
+    /// [`KernelError`]. What was removed is gone then; what was added does not count before another call has looked at it.
+    pub(crate) fn sync(&mut self, sessions: &Sessions, generation: u32) -> Result<usize, KernelError> {
+        let problem = |error: io::Error| KernelError::map(map::SESSIONS)(MapError::IoError(error));
+        let mut wanted: HashMap<SessionKey, u32> = HashMap::with_capacity(sessions.len());
+        for (sid, last_day) in sessions.iter() {
+            // What has no key is looked up by userspace alone.
+            if let Some(key) = session_key(sid.as_bytes()) {
+                wanted.insert(key, last_day);
+            }
+        }
+        let count = wanted.len();
+        let mut gone = Vec::new();
+        let mut changed = Vec::new();
+        for (key, session) in sys::read_entries::<SessionKey, Session>(&self.0).map_err(problem)? {
+            match wanted.remove(&key) {
+                None => gone.push(key),
+                Some(last_day) if last_day == session.last_day && session.generation < generation => {}
+                Some(last_day) => changed.push((key, Session { last_day, generation })),
+            }
+        }
+        changed.extend(wanted.into_iter().map(|(key, last_day)| (key, Session { last_day, generation })));
+        // First what makes room.
+        sys::remove_entries(&self.0, &gone).map_err(problem)?;
+        sys::write_entries(&self.0, &changed).map_err(problem)?;
+        Ok(count)
+    }
+
+    /// How many sessions there is room for.
+    pub(crate) fn capacity(&self) -> Result<u32, KernelError> {
+        self.0.info().map(|info| info.max_entries()).map_err(KernelError::map(map::SESSIONS))
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn count(&self) -> Result<usize, KernelError> {
+        let entries = sys::read_entries::<SessionKey, Session>(&self.0);
+        let problem = |error| KernelError::map(map::SESSIONS)(MapError::IoError(error));
+        entries.map(|entries| entries.len()).map_err(problem)
+    }
+}
+
+/// The day that counts for the kernel, in days since 1970. It is ahead of userspace's by so much that no list counts in
+/// the kernel when it has ended in userspace.
+pub(crate) fn today(now: u64) -> u32 {
+    Day::of(now.saturating_add(super::AHEAD)).number()
+}
