@@ -41,7 +41,9 @@ use crate::config;
 use crate::snapshot::Snapshot;
 use attach::{Found, How};
 use aya::util::KernelVersion;
-use ebpf_abi::{ABI_VERSION, BANKS, Config, FLAG_EXACT, FLAG_MONITOR, FLAG_PREFIX, FLAG_SESSIONS, MAGIC};
+use ebpf_abi::{
+    ABI_VERSION, BANKS, Config, FLAG_EXACT, FLAG_MONITOR, FLAG_PREFIX, FLAG_SESSIONS, MAGIC, TCP_FIELDS,
+};
 use interface::Interfaces;
 use object::{Maps, Object};
 use pins::Pins;
@@ -310,6 +312,13 @@ impl Filter {
         self.attached.retain(|name| names.contains(name));
         Ok(())
     }
+}
+
+/// Where the running kernel has the fields of its sockets that the program asks for, in the order of
+/// [`ebpf_abi::TCP_FIELDS`]; `None` if it does not say.
+#[must_use]
+pub fn tcp_offsets() -> Option<Vec<u32>> {
+    btf::offsets("tcp_sock", &TCP_FIELDS.map(|(_, field)| field))
 }
 
 /// Interfaces with the filter of an earlier run, as far as this process may know.

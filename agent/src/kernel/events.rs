@@ -2,7 +2,7 @@
 
 use super::error::KernelError;
 use super::object::pinned;
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, MapError, RingBuf};
 use ebpf_abi::{COUNTRY_UNKNOWN, Event, Outcome, SessionKey, map};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
@@ -20,7 +20,7 @@ impl Events {
     pub(crate) fn open(folder: &Path) -> Result<Self, KernelError> {
         let ring = RingBuf::try_from(pinned(folder, map::EVENTS)?).map_err(KernelError::map(map::EVENTS))?;
         let ring = AsyncFd::register_with_interest(ring, Interest::READABLE);
-        ring.map(Self).map_err(|error| KernelError::map(map::EVENTS)(error.into()))
+        ring.map(Self).map_err(|error| KernelError::map(map::EVENTS)(MapError::IoError(error.into_parts().1)))
     }
 
     /// Logs events for as long as it is polled.

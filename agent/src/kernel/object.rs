@@ -1,6 +1,5 @@
 //! The embedded object, and the maps that the agent and the program share.
 
-use super::btf;
 use super::error::KernelError;
 use super::lists::{Lists, Prefix};
 use super::pins::{self, Pins};
@@ -93,8 +92,7 @@ impl Object {
             }
         }
         // Without them the program answers nobody: it cannot tell whether an answer would come at its place.
-        let fields = TCP_FIELDS.map(|(_, field)| field);
-        let offsets = btf::offsets("tcp_sock", &fields);
+        let offsets = super::tcp_offsets();
         if offsets.is_none() {
             tracing::warn!(
                 "kernel: it does not describe its sockets (no BTF), so blacklisted sessions are refused in userspace alone"
