@@ -2,15 +2,18 @@
 
 use super::error::KernelError;
 use super::object::pinned;
-use aya::maps::{MapData, MapError, RingBuf};
+use aya::maps::{MapData, RingBuf};
 use ebpf_abi::{COUNTRY_UNKNOWN, Event, Outcome, SessionKey, map};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Between two looks at the ring. Nobody waits for an event, and the ring holds many seconds of them.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The ring of events.
-pub(crate) struct Events(AsyncFd<RingBuf<MapData>>);
+pub(crate) struct Events(RingBuf<MapData>);
 
 impl Events {
     /// Opens the pinned ring. Whoever reads it takes the events out.
@@ -18,21 +21,19 @@ impl Events {
     /// # Errors
     /// [`KernelError`], which names the map.
     pub(crate) fn open(folder: &Path) -> Result<Self, KernelError> {
-        let ring = RingBuf::try_from(pinned(folder, map::EVENTS)?).map_err(KernelError::map(map::EVENTS))?;
-        let ring = AsyncFd::register_with_interest(ring, Interest::READABLE);
-        ring.map(Self).map_err(|error| KernelError::map(map::EVENTS)(MapError::IoError(error.into_parts().1)))
+        let ring = RingBuf::try_from(pinned(folder, map::EVENTS)?);
+        ring.map(Self).map_err(KernelError::map(map::EVENTS))
     }
 
     /// Logs events for as long as it is polled.
     pub(crate) async fn log(mut self) {
-        while let Ok(mut ready) = self.0.readable_mut().await {
-            let ring = ready.get_inner_mut();
-            while let Some(item) = ring.next() {
+        loop {
+            while let Some(item) = self.0.next() {
                 if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) {
                     report(&event);
                 }
             }
-            ready.clear_ready();
+            sleep(PAUSE).await;
         }
     }
 }
