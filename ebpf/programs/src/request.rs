@@ -44,7 +44,8 @@ pub const fn bytes_equal(word: u64, byte: u8) -> u64 {
 #[inline(always)]
 pub const fn first_byte(marks: u64) -> u32 {
     let lowest = marks & marks.wrapping_neg();
-    ((lowest.wrapping_sub(1) & eight(1)).wrapping_mul(eight(1)) >> 56) as u32 & 15
+    // One bit for each of them, and one for the byte itself.
+    (((lowest.wrapping_sub(1) & eight(1)).wrapping_mul(eight(1)) >> 56) as u32).wrapping_sub(1) & 7
 }
 
 /// Whether a segment is the whole head of a request with a token, and nothing else. Notes where the token starts.
