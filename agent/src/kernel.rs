@@ -48,6 +48,7 @@ use interface::Interfaces;
 use object::{Maps, Object};
 use pins::Pins;
 use rustix::thread::{MembarrierCommand, membarrier};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 use validator_core::Sessions;
@@ -319,6 +320,11 @@ impl Filter {
 #[must_use]
 pub fn tcp_offsets() -> Option<Vec<u32>> {
     btf::offsets("tcp_sock", &TCP_FIELDS.map(|(_, field)| field))
+}
+
+/// The counters of the program whose maps are pinned in a folder.
+pub(crate) fn counters(folder: &Path) -> Result<Counters, KernelError> {
+    Counters::open(&pins::maps(folder))
 }
 
 /// Interfaces with the filter of an earlier run, as far as this process may know.

@@ -76,11 +76,47 @@ impl Minter {
 
     /// The configuration file.
     pub(super) fn configuration(&self, listen: SocketAddr, origin: SocketAddr) -> String {
-        let key = URL_SAFE_NO_PAD.encode(KEY);
         let port = listen.port();
-        let today = Day::of(self.now);
-        // Nobody asks from Japan here; the services show that a country policy is in force.
+        // A port that the system is still to choose cannot be named.
         let service_port = if port == 0 { String::new() } else { format!("ports = [{port}]\n") };
+        let prefilter = format!(
+            r#"deny = ["{DENIED}"]
+
+[[prefilter.service]]
+address = "127.0.0.0/8"
+{service_port}deny_countries = ["US"]
+"#
+        );
+        let lessons = format!(
+            r#"
+[secure_token.lessons]
+secrets = ["{LESSON_SECRET}"]
+
+[[route]]
+name = "lessons"
+when = [ {{ variable = "uri", operator = "starts_with", value = "/classes" }} ]
+check = "secure-token"
+secret = "lessons"
+on_deny = {{ redirect = "https://login.example/?return={{return}}" }}
+"#
+        );
+        let geo = "city = \"city.mmdb\"\nasn = \"asn.mmdb\"\n";
+        self.common(listen, origin, geo, &prefilter) + &lessons
+    }
+
+    /// The configuration file of a gate with a kernel part.
+    pub(super) fn kernel_configuration(
+        &self,
+        listen: SocketAddr,
+        origin: SocketAddr,
+        prefilter: &str,
+    ) -> String {
+        self.common(listen, origin, "city = \"kernel-city.mmdb\"\n", prefilter)
+    }
+
+    fn common(&self, listen: SocketAddr, origin: SocketAddr, geo: &str, prefilter: &str) -> String {
+        let key = URL_SAFE_NO_PAD.encode(KEY);
+        let today = Day::of(self.now);
         format!(
             r#"# Written by `edgegate demo`.
 default = "deny"
@@ -90,25 +126,15 @@ listen = ["{listen}"]
 upstream = "http://{origin}"
 
 [geo]
-city = "city.mmdb"
-asn = "asn.mmdb"
-
+{geo}
 [secrets.{KID}]
 slots = [ {{ slot = 0, key = "{key}" }} ]
-
-[secure_token.lessons]
-secrets = ["{LESSON_SECRET}"]
 
 [blacklist]
 days = {{ {today} = "{BLACKLISTED}" }}
 
 [prefilter]
-deny = ["{DENIED}"]
-
-[[prefilter.service]]
-address = "127.0.0.0/8"
-{service_port}deny_countries = ["US"]
-
+{prefilter}
 [[route]]
 name = "live"
 when = [ {{ variable = "uri", operator = "starts_with", value = "/Content/" }} ]
@@ -117,19 +143,16 @@ path_validation = [
     '/Content/Channel/(?<cid>.*?)/(?<stt>.*?)/.*\.(m4a|m4v|m4i|ts)',
     '/Content/Channel/(?<cid>[^/]+)/(?<stt>[^/]+)/.*\.(mpd|m3u8)',
 ]
-
-[[route]]
-name = "lessons"
-when = [ {{ variable = "uri", operator = "starts_with", value = "/classes" }} ]
-check = "secure-token"
-secret = "lessons"
-on_deny = {{ redirect = "https://login.example/?return={{return}}" }}
 "#
         )
     }
 
     pub(super) fn hls_playlist(&self) -> String {
         format!("/{}{HLS}/master.m3u8", self.token("hls", ""))
+    }
+
+    pub(super) fn blacklisted(&self) -> String {
+        format!("/{}{HLS}/master.m3u8", self.token("hls", &format!(r#","sid":"{BLACKLISTED}""#)))
     }
 
     pub(super) fn dash_manifest(&self) -> String {
@@ -202,12 +225,7 @@ on_deny = {{ redirect = "https://login.example/?return={{return}}" }}
             ),
             refused("expired", PARIS, made(&times(past, past + 60), &playlist), Reason::Expired),
             refused("from the future", PARIS, made(&times(hour, hour + 60), &playlist), Reason::NotYetValid),
-            refused(
-                "blacklisted session",
-                PARIS,
-                with(&format!(r#","sid":"{BLACKLISTED}""#), &playlist),
-                Reason::SessionBlacklisted,
-            ),
+            refused("blacklisted session", PARIS, self.blacklisted(), Reason::SessionBlacklisted),
             refused("HLS token on DASH content", PARIS, with("", &manifest), Reason::PathMismatch),
             allowed("bound to its address", PARIS, with(r#","cip":"127.0.0.1""#, &playlist), &playlist),
             refused(

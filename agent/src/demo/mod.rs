@@ -2,11 +2,12 @@
 //!
 //! An origin with a small HLS and DASH presentation stands behind a gateway whose configuration is an ordinary file in
 //! a temporary folder. One request per case goes through it, from loopback addresses that the geo databases place in
-//! different countries; the table shows what became of each.
+//! different countries; the table shows what became of each. As root it goes on with the kernel part.
 
 mod cases;
 mod client;
 pub mod geodb;
+mod kernel;
 pub mod media;
 mod origin;
 
@@ -40,14 +41,19 @@ pub async fn run(listen: Option<SocketAddr>, once: bool) -> anyhow::Result<bool>
 
     println!("edgegate demo: gateway on http://{address}, origin on http://{}", origin.address);
     println!("configuration: {}\n", folder.path().join("edgegate.toml").display());
-    let as_expected = show_cases(&minter, address).await?;
+    let (good, total) = show_cases(&minter, address).await?;
+    println!();
+    let (kernel_good, kernel_total) =
+        kernel::show(&minter, origin.address, folder.path()).await?.unwrap_or_default();
+    let (good, total) = (good + kernel_good, total + kernel_total);
+    println!("\n{good} of {total} verdicts as expected");
     if !once {
         show_commands(&minter, address);
         println!("\nServing until Ctrl-C.");
         tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
     }
     gate.stop().await;
-    Ok(as_expected)
+    Ok(good == total)
 }
 
 /// Writes databases and configuration, and starts the gateway on them.
@@ -83,7 +89,8 @@ fn start_gate(
     }
 }
 
-async fn show_cases(minter: &Minter, gateway: SocketAddr) -> anyhow::Result<bool> {
+/// Gives how many verdicts were as expected, and how many there are.
+async fn show_cases(minter: &Minter, gateway: SocketAddr) -> anyhow::Result<(usize, usize)> {
     println!("{:<44} {:<11} {:>6}  {:<22} as expected", "request", "client", "status", "verdict");
     let (mut good, mut total) = (0, 0);
     for case in minter.cases(gateway) {
@@ -97,8 +104,7 @@ async fn show_cases(minter: &Minter, gateway: SocketAddr) -> anyhow::Result<bool
         total += 1;
         good += usize::from(as_expected);
     }
-    println!("\n{good} of {total} verdicts as expected");
-    Ok(good == total)
+    Ok((good, total))
 }
 
 fn show_commands(minter: &Minter, gateway: SocketAddr) {

@@ -1,11 +1,13 @@
 //! Connections that were refused: by this program, which then has to bring them to an end, or by the agent.
 
 use crate::segment::{ACK, FIN, RST, SYN};
+use crate::socket;
 use crate::work::{Plan, Work};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::{
     btf_maps::{Array, LruHashMap},
     macros::btf_map,
+    programs::XdpContext,
 };
 use ebpf_abi::{CELLS as CELL_COUNT, FLOW_CAPACITY, Flow, FlowState, Outcome, stage};
 
@@ -83,7 +85,7 @@ pub fn release(state: *mut FlowState) {
 /// What becomes of a segment of a connection that is known, or `None` if it is judged like any other. Where that is not
 /// just dropping it, [`Work::plan`] says what is sent or passed on.
 #[inline(always)]
-pub fn judge(state: *mut FlowState, work: &mut Work) -> Option<Outcome> {
+pub fn judge(context: &XdpContext, state: *mut FlowState, work: &mut Work) -> Option<Outcome> {
     let config = work.config();
     let segment = &work.segment;
     // SAFETY: as in `find`.
@@ -99,7 +101,7 @@ pub fn judge(state: *mut FlowState, work: &mut Work) -> Option<Outcome> {
     }
     let length = segment.length();
     if stage == stage::NO_MORE_DATA || stage == stage::CUT {
-        if config.monitor() || (stage == stage::NO_MORE_DATA && length == 0) {
+        if config.monitor() || (stage == stage::NO_MORE_DATA && (length == 0 || is_old(context, work))) {
             return None;
         }
         if !config.respond() && !config.reset() && config.sessions() {
@@ -135,6 +137,12 @@ pub fn judge(state: *mut FlowState, work: &mut Work) -> Option<Outcome> {
         return Some(Outcome::AnswerFin);
     }
     Some(Outcome::DropOver)
+}
+
+/// Whether the server has these bytes already: the client only did not hear of it, and is still to get its answer.
+#[inline(always)]
+fn is_old(context: &XdpContext, work: &mut Work) -> bool {
+    socket::look_up(context, work) && (work.segment.sequence.wrapping_sub(work.socket.next) as i32) < 0
 }
 
 /// A reset to the client, at the byte that it expects.

@@ -146,7 +146,7 @@ fn by_connection(context: &XdpContext, work: &mut Work) -> Option<Outcome> {
     }
     segment::parse(Frame::of(context), work)?;
     if let Some(state) = state
-        && let Some(outcome) = flows::judge(state, work)
+        && let Some(outcome) = flows::judge(context, state, work)
     {
         return Some(rejected(context, work, outcome, state));
     }
@@ -205,7 +205,8 @@ fn refuse(context: &XdpContext, work: &mut Work) -> Outcome {
     if config.monitor() {
         return Outcome::MonitorSession;
     }
-    if work.packet.plain == 0 || !socket::waits_for(context, work) || !flows::remember(work) {
+    let waits = work.packet.plain != 0 && socket::look_up(context, work) && socket::waits(work);
+    if !waits || !flows::remember(work) {
         return Outcome::PassBusy;
     }
     let outcome = if config.respond() {

@@ -3,7 +3,8 @@
 use crate::memory::{load32, load64};
 use crate::work::Work;
 use aya_ebpf::bindings::{
-    bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+    bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Tuple4,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Tuple6,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_sock};
 use aya_ebpf::{EbpfContext as _, Global, btf_maps::Array, macros::btf_map, programs::XdpContext};
@@ -36,36 +37,49 @@ const CURRENT_NAMESPACE: u64 = u64::MAX;
 /// `BPF_TCP_ESTABLISHED`.
 const ESTABLISHED: u32 = 1;
 
-/// Whether the socket waits for just this segment, as the first byte of a request, and has nothing left to say.
-///
-/// It is the connection's first segment, or the agent has said that everything so far is answered. What TCP knows is not
-/// enough: a connection on which nothing is under way may still owe the rest of an answer, or be in the midst of a body.
+/// What TCP knows of a local socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Socket {
+    /// Bytes that it has received in order.
+    received: u64,
+    /// Bytes of its own that the client has acknowledged.
+    acknowledged: u64,
+    /// Sequence number of the next byte that it expects.
+    pub next: u32,
+    /// Sequence number of the next byte that it sends.
+    given: u32,
+    /// Sequence number of the first byte that the client has not acknowledged.
+    unacknowledged: u32,
+    /// As `BPF_TCP_ESTABLISHED`.
+    state: u32,
+}
+
+/// Looks the local socket of a segment up, and notes what is known of it. False: there is none, or the kernel does not say.
 #[inline(never)]
-pub fn waits_for(context: &XdpContext, work: &Work) -> bool {
+pub fn look_up(context: &XdpContext, work: &mut Work) -> bool {
     if TCP_RCV_NXT.load() == 0 {
         return false;
     }
-    let segment = &work.segment;
     let flow = &work.packet.flow;
-    let hash = flow.hash();
     // SAFETY: every bit pattern is one, and zeros are.
     let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
     let size = if work.packet.v4 != 0 {
-        tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+        tuple.__bindgen_anon_1.ipv4 = Tuple4 {
             saddr: tail(&flow.source),
             daddr: tail(&flow.destination),
             sport: flow.source_port.to_be(),
             dport: flow.destination_port.to_be(),
         };
-        size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>()
+        size_of::<Tuple4>()
     } else {
-        tuple.__bindgen_anon_1.ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+        tuple.__bindgen_anon_1.ipv6 = Tuple6 {
             saddr: words(&flow.source),
             daddr: words(&flow.destination),
             sport: flow.source_port.to_be(),
             dport: flow.destination_port.to_be(),
         };
-        size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>()
+        size_of::<Tuple6>()
     };
     // SAFETY: the context is this program's, the tuple is as long as said; what is found is given back below.
     let socket =
@@ -73,34 +87,42 @@ pub fn waits_for(context: &XdpContext, work: &Work) -> bool {
     if socket.is_null() {
         return false;
     }
+    let known = &mut work.socket;
     // SAFETY: not null.
-    let state = unsafe { (*socket).state };
-    let mut waits = false;
-    if state == ESTABLISHED {
-        // SAFETY: not null.
-        let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast()) } as usize;
-        if tcp != 0 {
-            // SAFETY: places within a `tcp_sock`, as the kernel describes it and as its verifier checks.
-            let (next, given, unacknowledged, received, acknowledged) = unsafe {
-                (
-                    load32(tcp + TCP_RCV_NXT.load() as usize),
-                    load32(tcp + TCP_SND_NXT.load() as usize),
-                    load32(tcp + TCP_SND_UNA.load() as usize),
-                    load64(tcp + TCP_BYTES_RECEIVED.load() as usize),
-                    load64(tcp + TCP_BYTES_ACKED.load() as usize),
-                )
-            };
-            let in_order =
-                next == segment.sequence && given == segment.acknowledged && unacknowledged == given;
-            // A client with no room has not taken all that was given to its connection.
-            let room = segment.window != 0;
-            let first = received == 0 && acknowledged == 0;
-            waits = in_order && room && (first || is_idle(hash, received, acknowledged));
+    known.state = unsafe { (*socket).state };
+    // SAFETY: not null. It is null where the socket is only a request for a connection, or the rest of one.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast()) } as usize;
+    if tcp != 0 {
+        // SAFETY: places within a `tcp_sock`, as the kernel describes it and as its verifier checks.
+        unsafe {
+            known.next = load32(tcp + TCP_RCV_NXT.load() as usize);
+            known.given = load32(tcp + TCP_SND_NXT.load() as usize);
+            known.unacknowledged = load32(tcp + TCP_SND_UNA.load() as usize);
+            known.received = load64(tcp + TCP_BYTES_RECEIVED.load() as usize);
+            known.acknowledged = load64(tcp + TCP_BYTES_ACKED.load() as usize);
         }
     }
     // SAFETY: it was found above and is not used any more.
     unsafe { bpf_sk_release(socket.cast()) };
-    waits
+    tcp != 0
+}
+
+/// Whether the socket that was looked up waits for just this segment, as the first byte of a request, and has nothing left
+/// to say.
+///
+/// It is the connection's first segment, or the agent has said that everything so far is answered. What TCP knows is not
+/// enough: a connection on which nothing is under way may still owe the rest of an answer, or be in the midst of a body.
+#[inline(always)]
+pub fn waits(work: &Work) -> bool {
+    let Socket { received, acknowledged, next, given, unacknowledged, state } = work.socket;
+    let segment = &work.segment;
+    let in_order = next == segment.sequence && given == segment.acknowledged && unacknowledged == given;
+    // A client with no room has not taken all that was given to its connection.
+    let room = segment.window != 0;
+    if state != ESTABLISHED || !in_order || !room {
+        return false;
+    }
+    (received == 0 && acknowledged == 0) || is_idle(work.packet.flow.hash(), received, acknowledged)
 }
 
 #[inline(always)]

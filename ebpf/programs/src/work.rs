@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use crate::packet::Packet;
+use crate::socket::Socket;
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use ebpf_abi::{SID_WORDS, SessionKey};
 
@@ -50,6 +51,8 @@ pub struct Work {
     pub packet: Packet,
     /// The segment, if it is one.
     pub segment: Segment,
+    /// The local socket that it is for, if it was looked up.
+    pub socket: Socket,
     /// What to send or to pass on in place of the segment.
     pub plan: Plan,
 }
