@@ -240,7 +240,6 @@ unsafe impl Sync for SharedWords {}
 mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-    use std::os::fd::AsFd as _;
     use std::sync::atomic::Ordering;
 
     /// A file in memory is mapped as a map is, and needs no privileges.

@@ -49,7 +49,7 @@ pub(crate) struct Compiled {
     pub(crate) ranges: Counts,
     /// How many rows the services take.
     pub(crate) services: usize,
-    /// When each policy applies: in order, apart from each other. None at all: always.
+    /// When each policy applies. None at all: always.
     windows: Vec<Vec<Range<u64>>>,
 }
 
@@ -82,7 +82,7 @@ impl Compiled {
         }
         flags |= sessions(config, &mut tables)?;
         let windows =
-            config.policy.prefilter.services.iter().map(|service| joined(&service.windows)).collect();
+            config.policy.prefilter.services.iter().map(|service| service.windows.clone()).collect();
         Ok(Self { tables: Some(tables), flags, ranges, services, windows })
     }
 
@@ -94,20 +94,6 @@ impl Compiled {
         // The first policy is the lowest bit.
         self.windows.iter().rev().fold(0, |bits, windows| bits << 1 | u64::from(applies(windows)))
     }
-}
-
-/// The same windows in order. What overlaps or touches is one.
-fn joined(windows: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut windows = windows.to_vec();
-    windows.sort_unstable_by_key(|window| window.start);
-    let mut joined: Vec<Range<u64>> = Vec::with_capacity(windows.len());
-    for window in windows {
-        match joined.last_mut() {
-            Some(last) if window.start <= last.end => last.end = last.end.max(window.end),
-            _ => joined.push(window),
-        }
-    }
-    joined
 }
 
 /// Writes rows and policies of the services. Gives how many rows there are.
@@ -283,8 +269,8 @@ mod tests {
     fn nothing_configured_sets_nothing() {
         let compiled = compiled("");
         assert_eq!((compiled.flags, compiled.services, compiled.ranges), (0, 0, Counts::default()));
-        assert!(bytemuck::bytes_of(&*compiled.tables).iter().all(|&byte| byte == 0));
-        assert_eq!((compiled.active(0), compiled.next_change(0)), (0, None));
+        assert!(bytemuck::bytes_of(&**compiled.tables.as_ref().unwrap()).iter().all(|&byte| byte == 0));
+        assert_eq!(compiled.active(0), 0);
         assert!(format!("{compiled:?}").len() < 300);
     }
 
@@ -371,7 +357,7 @@ mod tests {
             }
         }
         let without_ports = compiled("[prefilter]\nsession_action = \"respond\"\n");
-        assert_eq!((without_ports.flags, without_ports.tables.replies[0].length), (0, 0));
+        assert_eq!((without_ports.flags, without_ports.tables.as_ref().unwrap().replies[0].length), (0, 0));
     }
 
     #[test]
@@ -404,20 +390,20 @@ mod tests {
         ]
         .concat();
         let compiled = compiled(&text);
-        for (now, active, next) in [
-            (0, 0b001, Some(10)),
-            (9, 0b001, Some(10)),
-            (10, 0b011, Some(25)),
-            (20, 0b011, Some(25)),
-            (25, 0b111, Some(30)),
-            (29, 0b111, Some(30)),
-            (30, 0b101, Some(40)),
-            (49, 0b111, Some(50)),
-            (50, 0b101, Some(60)),
-            (60, 0b001, None),
-            (u64::MAX, 0b001, None),
+        for (now, active) in [
+            (0, 0b001),
+            (9, 0b001),
+            (10, 0b011),
+            (20, 0b011),
+            (25, 0b111),
+            (29, 0b111),
+            (30, 0b101),
+            (49, 0b111),
+            (50, 0b101),
+            (60, 0b001),
+            (u64::MAX, 0b001),
         ] {
-            assert_eq!((compiled.active(now), compiled.next_change(now)), (active, next), "{now}");
+            assert_eq!(compiled.active(now), active, "{now}");
         }
     }
 
@@ -435,7 +421,7 @@ mod tests {
         let config = config::parse(both, Path::new("edgegate.toml"), 0).unwrap();
         let tables = KernelTables::new(&config, &Databases::default()).unwrap();
         assert_eq!(tables.lists.exact.values().copied().collect::<Vec<_>>(), [ebpf_abi::LIST_TRUSTED]);
-        assert!(bit(&tables.compiled.tables.as_ref().unwrap().as_ref().unwrap().listed_v4, 0x0a01));
+        assert!(bit(&tables.compiled.tables.as_ref().unwrap().listed_v4, 0x0a01));
     }
 
     fn listed(tables: &Tables, ip: IpAddr) -> bool {

@@ -50,8 +50,16 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn cell(hash: u64) -> u32 {
-        (hash & (CELLS - 1) as u64) as u32
+        let [low, ..] = halves(hash);
+        low & (CELLS - 1)
     }
+}
+
+/// The lower half of a number, then the upper one.
+#[inline(always)]
+const fn halves(number: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 /// Where a refused connection stands.
