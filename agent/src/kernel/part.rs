@@ -88,10 +88,9 @@ impl Part {
             return;
         }
         self.metrics.kernel.down();
+        let Some(mut running) = self.lock().take() else { return };
         self.flows.set_kernel(None);
-        if let Some(mut running) = self.lock().take()
-            && let Err(error) = running.filter.remove()
-        {
+        if let Err(error) = running.filter.remove() {
             tracing::warn!("kernel: the filter could not be removed: {error}");
         }
     }
