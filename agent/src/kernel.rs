@@ -34,6 +34,7 @@ pub use report::{Status, detach, status};
 
 pub(crate) use events::Events;
 pub(crate) use object::Counters;
+pub use part::FollowError;
 pub(crate) use part::Part;
 pub(crate) use tables::{Compiled, KernelTables};
 

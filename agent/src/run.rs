@@ -7,7 +7,7 @@ use crate::config::{Config, Listen};
 use crate::flows::Flows;
 use crate::gateway::Gateway;
 use crate::judge::Judge;
-use crate::kernel::{self, KernelError, Part};
+use crate::kernel::{self, FollowError, Part};
 use crate::metrics::Metrics;
 use crate::server::{self, Handler};
 use crate::snapshot::{Live, LoadError, Snapshot};
@@ -39,8 +39,8 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The kernel part is required, and not in force.
-    #[error("prefilter.required, but the kernel part is off: {0}")]
-    Kernel(#[source] KernelError),
+    #[error(transparent)]
+    Kernel(#[from] FollowError),
 }
 
 /// Why a reload changed nothing.
@@ -53,8 +53,8 @@ pub enum ReloadError {
     #[error("`{0}` cannot change while the agent runs: restart it, or set the old value again")]
     NeedsRestart(&'static str),
     /// The kernel did not take the new configuration, or is required now and not in force.
-    #[error("kernel: {0}")]
-    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Kernel(#[from] FollowError),
 }
 
 /// A running agent.
@@ -85,7 +85,7 @@ pub fn start(mut snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<R
     // After everything that another agent on this host would stand in the way of.
     let flows = Arc::new(Flows::new(metrics.flows_rejected.clone()));
     let kernel = Arc::new(Part::new(metrics.clone(), Arc::clone(&flows)));
-    kernel.follow(&mut snapshot, None, clock.now()).map_err(StartError::Kernel)?;
+    kernel.follow(&mut snapshot, None, clock.now())?;
     metrics.snapshot_version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
     let live = Live::new(snapshot);
     let judge = Judge::new(live.clone(), clock.clone(), metrics.clone(), Arc::clone(&flows));

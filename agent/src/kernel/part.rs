@@ -7,6 +7,17 @@ use crate::snapshot::Snapshot;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinHandle;
 
+/// Why the kernel does not follow a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// There is no kernel part, and it is required.
+    #[error("prefilter.required, but the kernel part is off: {0}")]
+    Off(#[source] KernelError),
+    /// It did not take the snapshot.
+    #[error("kernel: {0}")]
+    Refused(#[source] KernelError),
+}
+
 /// The kernel part of a process.
 pub(crate) struct Part {
     running: Mutex<Option<Running>>,
@@ -38,13 +49,13 @@ impl Part {
     /// required. The tables of the snapshot are used up.
     ///
     /// # Errors
-    /// [`KernelError`]; the kernel goes on with the old snapshot then. Whoever gets it has to refuse the new one.
+    /// [`FollowError`]; the kernel goes on with the old snapshot then. Whoever gets it has to refuse the new one.
     pub(crate) fn follow(
         &self,
         snapshot: &mut Snapshot,
         old: Option<&Snapshot>,
         now: u64,
-    ) -> Result<(), KernelError> {
+    ) -> Result<(), FollowError> {
         let mut running = self.lock();
         let outcome = match (running.as_mut(), &snapshot.kernel) {
             (Some(Running { filter, .. }), Some(tables)) => {
@@ -55,14 +66,14 @@ impl Part {
                 {
                     tracing::error!("kernel: sessions of the old configuration may be missing: {error}");
                 }
-                outcome
+                outcome.map_err(FollowError::Refused)
             }
             (None, Some(tables)) => match self.start(snapshot, tables, now) {
                 Ok(started) => {
                     *running = Some(started);
                     Ok(())
                 }
-                Err(error) if snapshot.config.kernel.required => Err(error),
+                Err(error) if snapshot.config.kernel.required => Err(FollowError::Off(error)),
                 Err(error) => {
                     self.without(snapshot, &error);
                     Ok(())
