@@ -4,6 +4,8 @@
 
 mod headers;
 mod random_lists;
+mod requests;
+mod services;
 
 use aya::maps::{MapInfo, MapType};
 use ebpf_abi::{
