@@ -5,6 +5,7 @@
 //! - [`conn`]: connections that are kept, read answer by answer.
 //! - [`contract`]: the example configuration and tokens for it, made without the product's own code.
 //! - [`frames`]: Ethernet frames made byte by byte.
+//! - [`handshake`]: connections whose sequence numbers are known.
 //! - [`kernel`]: the kernel program, loaded but attached nowhere, and frames to run through it.
 //! - [`netns`]: a network of its own for each test, with a veth pair to it.
 //! - [`origin`]: servers behind the gate, which do what a test tells them and remember what they saw.
@@ -21,6 +22,7 @@ pub mod cases;
 pub mod conn;
 pub mod contract;
 pub mod frames;
+pub mod handshake;
 pub mod kernel;
 pub mod netns;
 pub mod origin;

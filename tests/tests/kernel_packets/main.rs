@@ -2,6 +2,8 @@
 //! that is not to be (the last two by [`Kernel::run`]).
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod answers;
+mod flows;
 mod headers;
 mod random_lists;
 mod requests;
