@@ -2,11 +2,16 @@
 //! (`BPF_PROG_TEST_RUN`). Every test loads its own, with maps of its own.
 
 use crate::require::missing;
+use agent::kernel::{sys, tcp_offsets};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use ebpf_abi::{ABI_VERSION, Address, Config, MAGIC, MAPPED_BITS, Outcome, PROGRAM, map};
+use bytemuck::allocation::zeroed_box;
+use ebpf_abi::{
+    ABI_VERSION, Address, BANKS, Config, Event, Flow, FlowState, MAGIC, MAPPED_BITS, Outcome, PROGRAM,
+    Session, SessionKey, TCP_FIELDS, Tables, map,
+};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -14,6 +19,16 @@ use std::path::PathBuf;
 pub const DROP: u32 = 1;
 /// See [`DROP`].
 pub const PASS: u32 = 2;
+/// See [`DROP`].
+pub const TX: u32 = 3;
+
+/// The generation of sessions that counts after [`Kernel::configure`].
+pub const GENERATION: u32 = 5;
+/// The day that it is after [`Kernel::configure`], in days since 1970.
+pub const TODAY: u32 = 20_000;
+
+/// Room for the longest frame that may come out: an answer is longer than its request.
+const LONGEST: usize = 4096;
 
 /// The oldest kernel that the program is meant for.
 const OLDEST: (u32, u32) = (5, 15);
@@ -58,15 +73,36 @@ pub fn address(ip: &str) -> Address {
 }
 
 /// What became of one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ran {
     pub verdict: u32,
     pub outcome: Outcome,
+    /// The frame as it came out.
+    pub frame: Vec<u8>,
+}
+
+/// The verdict that goes with an outcome. Where a session is reset or dropped, what is made of the frame is for the server.
+#[must_use]
+pub fn verdict(outcome: Outcome) -> u32 {
+    match outcome {
+        Outcome::DropIpDenied | Outcome::DropCountryDenied | Outcome::DropOver | Outcome::DropFlow => DROP,
+        Outcome::RespondSession | Outcome::RespondAgain | Outcome::AnswerFin | Outcome::ResetFlow => TX,
+        _ => PASS,
+    }
+}
+
+/// Whether the program may make another frame of one with this outcome.
+#[must_use]
+pub fn rewrites(outcome: Outcome) -> bool {
+    verdict(outcome) == TX
+        || matches!(outcome, Outcome::ResetSession | Outcome::DropSession | Outcome::ResetServer)
 }
 
 /// The loaded program.
 pub struct Kernel {
     ebpf: Ebpf,
+    /// What each bank is to have, and whether the kernel lacks it. Every source is near a list at first.
+    tables: [(Box<Tables>, bool); BANKS],
 }
 
 impl Kernel {
@@ -80,12 +116,35 @@ impl Kernel {
             missing("kernel", &reason);
             return None;
         }
+        let offsets = tcp_offsets();
+        if offsets.is_none() {
+            missing("kernel", "a kernel that describes its sockets (BTF)");
+        }
+        Some(Self::load_with(&offsets?))
+    }
+
+    /// Loads it with places of the socket's fields; without any it cannot ask a socket.
+    ///
+    /// # Panics
+    /// When the kernel does not load it.
+    #[must_use]
+    pub fn load_with(offsets: &[u32]) -> Self {
         let object = object();
         let bytes = std::fs::read(&object).unwrap_or_else(|error| panic!("{}: {error}", object.display()));
-        let mut ebpf = EbpfLoader::new().load(&bytes).expect("an object with maps that the kernel makes");
+        let mut loader = EbpfLoader::new();
+        for ((global, _), offset) in TCP_FIELDS.iter().zip(offsets) {
+            loader.override_global(global, offset, true);
+        }
+        let mut ebpf = loader.load(&bytes).expect("an object with maps that the kernel makes");
         let program: &mut Xdp = ebpf.program_mut(PROGRAM).expect(PROGRAM).try_into().expect("an XDP program");
         program.load().expect("a program that the verifier accepts");
-        Some(Self { ebpf })
+        let tables = [(); BANKS].map(|()| {
+            let mut tables: Box<Tables> = zeroed_box();
+            tables.listed_v4.fill(u64::MAX);
+            tables.listed_v6.fill(u64::MAX);
+            (tables, true)
+        });
+        Self { ebpf, tables }
     }
 
     /// The program.
@@ -104,24 +163,104 @@ impl Kernel {
         self.ebpf.map_mut(name).unwrap_or_else(|| panic!("no map {name}"))
     }
 
-    /// Puts a bank in force.
-    pub fn configure(&mut self, bank: u32, flags: u32) {
-        self.configure_with(Config {
-            magic: MAGIC,
-            abi: ABI_VERSION,
-            bank,
-            flags,
-            version: 1,
-            ..Config::default()
-        });
+    /// A map as file and description.
+    #[must_use]
+    pub fn data(&self, name: &str) -> &MapData {
+        match self.map(name) {
+            Map::HashMap(data)
+            | Map::LruHashMap(data)
+            | Map::LpmTrie(data)
+            | Map::Array(data)
+            | Map::PerCpuArray(data)
+            | Map::RingBuf(data) => data,
+            other => panic!("{name} is {other:?}"),
+        }
     }
 
-    /// Writes a configuration of any kind.
+    /// The tables of a bank. Changes are in the kernel after the next [`Kernel::configure`].
+    pub fn tables(&mut self, bank: usize) -> &mut Tables {
+        let (tables, changed) = &mut self.tables[bank];
+        *changed = true;
+        tables
+    }
+
+    /// Puts a bank in force, with every policy active.
+    pub fn configure(&mut self, bank: u32, flags: u32) {
+        self.configure_with(Config { bank, flags, ..Self::config() });
+    }
+
+    /// What [`Kernel::configure`] writes, for the first bank and without flags.
+    #[must_use]
+    pub fn config() -> Config {
+        Config {
+            magic: MAGIC,
+            abi: ABI_VERSION,
+            bank: 0,
+            flags: 0,
+            version: 1,
+            generation: GENERATION,
+            today: TODAY,
+            active: [u64::MAX; BANKS],
+        }
+    }
+
+    /// Writes a configuration of any kind, and before it the tables that have changed.
     pub fn configure_with(&mut self, config: Config) {
-        let bytes: [u8; size_of::<Config>()] = bytemuck::cast(config);
-        let mut map = Array::<_, [u8; size_of::<Config>()]>::try_from(self.map_mut(map::CONFIG))
-            .expect("an array of configurations");
-        map.set(0, bytes, 0).expect("the configuration written");
+        let map = self.ebpf.map(map::TABLES).expect(map::TABLES);
+        let Map::Array(data) = map else { panic!("{} is {map:?}", map::TABLES) };
+        for (bank, (tables, changed)) in (0..).zip(&mut self.tables) {
+            if std::mem::take(changed) {
+                sys::write_element(data, bank, &**tables).expect("the tables written");
+            }
+        }
+        sys::write_element(self.data(map::CONFIG), 0, &config).expect("the configuration written");
+    }
+
+    /// Blacklists a session for good, or up to a day and from a generation on.
+    pub fn session(&self, sid: &str, last_day: u32, generation: u32) {
+        let key = ebpf_abi::session_key(sid.as_bytes()).expect("a session that the kernel looks for");
+        self.sessions(&[(key, Session { last_day, generation })]);
+    }
+
+    /// Blacklists many sessions.
+    pub fn sessions(&self, sessions: &[(SessionKey, Session)]) {
+        sys::write_entries(self.data(map::SESSIONS), sessions).expect("sessions written");
+    }
+
+    /// What is known of a flow.
+    #[must_use]
+    pub fn flow(&self, flow: &Flow) -> Option<FlowState> {
+        let all = sys::read_entries::<Flow, FlowState>(self.data(map::FLOWS)).expect("the flows");
+        all.into_iter().find_map(|(other, state)| (other == *flow).then_some(state))
+    }
+
+    /// Makes a flow known, and the cell that it falls into.
+    pub fn set_flow(&self, flow: Flow, state: FlowState) {
+        sys::write_entries(self.data(map::FLOWS), &[(flow, state)]).expect("a flow written");
+        self.set_cell(&flow, state.until);
+    }
+
+    /// Makes a flow unknown.
+    pub fn forget(&self, flow: &Flow) {
+        sys::remove_entries(self.data(map::FLOWS), &[*flow]).expect("a flow removed");
+        self.set_cell(flow, 0);
+    }
+
+    /// Up to when any flow of a flow's cell may be known.
+    #[must_use]
+    pub fn cell(&self, flow: &Flow) -> u64 {
+        let map = Array::<_, u64>::try_from(self.map(map::CELLS)).expect("an array");
+        map.get(&Flow::cell(flow.hash()), 0).expect("a cell")
+    }
+
+    /// See [`Kernel::cell`].
+    pub fn set_cell(&self, flow: &Flow, until: u64) {
+        sys::write_element(self.data(map::CELLS), Flow::cell(flow.hash()), &until).expect("a cell written");
+    }
+
+    /// Says what the agent would say of a connection that waits for a request.
+    pub fn set_idle(&self, flow: &Flow, word: u64) {
+        sys::write_element(self.data(map::IDLE), Flow::cell(flow.hash()), &word).expect("a word written");
     }
 
     /// Puts an address on the lists of a bank.
@@ -181,6 +320,16 @@ impl Kernel {
         map.remove(&Key::new(length, address)).expect("the prefix removed");
     }
 
+    /// The events since they were asked for last.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut ring = RingBuf::try_from(self.map_mut(map::EVENTS)).expect("a ring");
+        let mut events = Vec::new();
+        while let Some(entry) = ring.next() {
+            events.push(bytemuck::pod_read_unaligned(&entry));
+        }
+        events
+    }
+
     /// All counters, in the order of [`Outcome::ALL`].
     #[must_use]
     pub fn counters(&self) -> [u64; Outcome::ALL.len()] {
@@ -188,15 +337,18 @@ impl Kernel {
         Outcome::ALL.map(|outcome| map.get(&(outcome as u32), 0).expect("a counter").iter().sum())
     }
 
-    /// Runs one frame. Whatever becomes of it, it comes out as it went in, and exactly one counter goes up by one.
+    /// The counter of one outcome.
+    #[must_use]
+    pub fn counter(&self, outcome: Outcome) -> u64 {
+        let map = PerCpuArray::<_, u64>::try_from(self.map(map::COUNTERS)).expect("an array per processor");
+        map.get(&(outcome as u32), 0).expect("a counter").iter().sum()
+    }
+
+    /// Runs one frame. Exactly one counter goes up by one, and where nothing is to be made of the frame, it comes out as it
+    /// went in.
     pub fn run(&self, frame: &[u8]) -> Ran {
         let before = self.counters();
-        let mut out = vec![0xa5; frame.len()];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = self.program().test_run(options).unwrap_or_else(|error| panic!("{frame:02x?}: {error}"));
-        assert_eq!(result.data_size_out as usize, frame.len(), "the length of {frame:02x?}");
-        assert_eq!(out, frame, "the program changed a frame");
+        let (verdict, out) = self.run_uncounted(frame);
         let after = self.counters();
         let risen: Vec<Outcome> = Outcome::ALL
             .into_iter()
@@ -206,6 +358,18 @@ impl Kernel {
             })
             .collect();
         let &[outcome] = &risen[..] else { panic!("counted as {risen:?}: {frame:02x?}") };
-        Ran { verdict: result.return_value, outcome }
+        assert!(rewrites(outcome) || out == frame, "{outcome:?} changed a frame: {frame:02x?} to {out:02x?}");
+        Ran { verdict, outcome, frame: out }
+    }
+
+    /// Runs one frame. Gives the verdict, and the frame as it came out.
+    #[must_use]
+    pub fn run_uncounted(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+        let mut out = vec![0xa5; LONGEST];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = self.program().test_run(options).unwrap_or_else(|error| panic!("{frame:02x?}: {error}"));
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
     }
 }

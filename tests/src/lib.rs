@@ -4,12 +4,16 @@
 //! - [`cases`]: token cases as data, and what each must lead to.
 //! - [`conn`]: connections that are kept, read answer by answer.
 //! - [`contract`]: the example configuration and tokens for it, made without the product's own code.
+//! - [`frames`]: Ethernet frames made byte by byte.
+//! - [`handshake`]: connections whose sequence numbers are known.
 //! - [`kernel`]: the kernel program, loaded but attached nowhere, and frames to run through it.
 //! - [`netns`]: a network of its own for each test, with a veth pair to it.
 //! - [`origin`]: servers behind the gate, which do what a test tells them and remember what they saw.
 //! - [`places`]: a geo database in memory, for tests of the library alone.
+//! - [`random`]: random numbers that are the same in every run.
 //! - [`raw`]: HTTP spoken byte by byte, so that no client tidies up what a test sends.
 //! - [`require`]: tools that a test needs and a machine may lack.
+//! - [`tables`]: the kernel's tables, filled by hand.
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 #![expect(missing_docs, reason = "fields and variants of test data say what they are by their names")]
 
@@ -17,12 +21,16 @@ pub mod binary;
 pub mod cases;
 pub mod conn;
 pub mod contract;
+pub mod frames;
+pub mod handshake;
 pub mod kernel;
 pub mod netns;
 pub mod origin;
 pub mod places;
+pub mod random;
 pub mod raw;
 pub mod require;
+pub mod tables;
 
 use std::time::{Duration, Instant};
 

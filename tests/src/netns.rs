@@ -103,6 +103,12 @@ impl Net {
         }
     }
 
+    /// Lets nothing more come from the other side, or lets it come again. What is sent there arrives.
+    pub fn silence(&self, family: u8, silent: bool) {
+        let verb = if silent { "add" } else { "del" };
+        ip(&format!("-n {} -{family} route {verb} blackhole {}", self.namespace, self.here(family)));
+    }
+
     /// The interface on this side.
     #[must_use]
     pub fn interface(&self) -> &str {
