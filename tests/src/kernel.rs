@@ -86,7 +86,11 @@ pub struct Ran {
 pub fn verdict(outcome: Outcome) -> u32 {
     match outcome {
         Outcome::DropIpDenied | Outcome::DropCountryDenied | Outcome::DropOver | Outcome::DropFlow => DROP,
-        Outcome::RespondSession | Outcome::RespondAgain | Outcome::AnswerFin | Outcome::ResetFlow => TX,
+        Outcome::RespondSession
+        | Outcome::RespondAgain
+        | Outcome::ResetAgain
+        | Outcome::AnswerFin
+        | Outcome::ResetFlow => TX,
         _ => PASS,
     }
 }

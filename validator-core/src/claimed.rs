@@ -72,7 +72,7 @@ const fn sextet(byte: u8) -> Option<u8> {
 /// Nothing else is checked: the text may be no JSON at all. It has to start with `{`.
 fn sessions(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = if text.first() == Some(&b'{') { 0 } else { text.len() };
-    let mut depth = 0_usize;
+    let mut depth = 0_i64;
     let mut in_string = false;
     core::iter::from_fn(move || {
         while let Some(&byte) = text.get(at) {
@@ -90,7 +90,7 @@ fn sessions(text: &[u8]) -> impl Iterator<Item = &[u8]> {
                     }
                 }
                 b'{' | b'[' if !in_string => depth += 1,
-                b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+                b'}' | b']' if !in_string => depth -= 1,
                 _ => {}
             }
         }

@@ -70,7 +70,8 @@ fn where_a_session_is_claimed() {
         (r#"{"sid":"a""#, &["a"]),
         (r#"{,"sid":"a"#, &[]),
         (r#"{}{"sid":"a"}"#, &["a"]),
-        (r#"{}}]{"sid":"a"}"#, &["a"]),
+        (r#"{}}]{"sid":"a"}"#, &[]),
+        (r#"{}}{{"sid":"a"}"#, &["a"]),
         (r#"{x,"sid":"a" trailing"#, &["a"]),
         // Not an object.
         (r#" {"sid":"a"}"#, &[]),

@@ -53,12 +53,14 @@ outcomes! {
     DropCountryDenied = "drop" "country_denied",
     /// Answered: a blacklisted session.
     RespondSession = "respond" "session_blacklisted",
-    /// Reset: a blacklisted session.
+    /// Passed on to the server as a reset: a blacklisted session, whose client is reset when it asks again.
     ResetSession = "reset" "session_blacklisted",
-    /// Dropped: a blacklisted session.
+    /// Passed on to the server as a reset: a blacklisted session, whose client gets no answer.
     DropSession = "drop" "session_blacklisted",
     /// Answered again: the client had not got the answer.
     RespondAgain = "respond" "retransmitted",
+    /// Reset: the client asks again.
+    ResetAgain = "reset" "retransmitted",
     /// Passed on to the server as a reset: its connection was refused.
     ResetServer = "reset" "server_released",
     /// Acknowledged: the client's end of a refused connection.

@@ -115,7 +115,7 @@ pub fn judge(context: &XdpContext, state: *mut FlowState, work: &mut Work) -> Op
             return Some(Outcome::RespondAgain);
         }
         if stage == stage::OVER && config.reset() {
-            return Some(reset_client(work, Outcome::ResetSession));
+            return Some(reset_client(work, Outcome::ResetAgain));
         }
     }
     if stage == stage::SERVER_WAITS {

@@ -43,14 +43,14 @@ fn edgegate_xdp(context: XdpContext) -> u32 {
     let outcome = decide(&context);
     counters::count(outcome);
     match outcome {
-        Outcome::DropIpDenied
-        | Outcome::DropCountryDenied
-        | Outcome::DropSession
-        | Outcome::DropOver
-        | Outcome::DropFlow => xdp_action::XDP_DROP,
-        Outcome::RespondSession | Outcome::RespondAgain | Outcome::AnswerFin | Outcome::ResetFlow => {
-            xdp_action::XDP_TX
+        Outcome::DropIpDenied | Outcome::DropCountryDenied | Outcome::DropOver | Outcome::DropFlow => {
+            xdp_action::XDP_DROP
         }
+        Outcome::RespondSession
+        | Outcome::RespondAgain
+        | Outcome::ResetAgain
+        | Outcome::AnswerFin
+        | Outcome::ResetFlow => xdp_action::XDP_TX,
         _ => xdp_action::XDP_PASS,
     }
 }
@@ -220,6 +220,11 @@ fn refuse(context: &XdpContext, work: &mut Work) -> Outcome {
     if !answer::make(context, work) {
         flows::forget(work);
         return Outcome::PassBusy;
+    }
+    if !config.respond()
+        && let Some(state) = flows::find(&work.packet.flow)
+    {
+        flows::release(state);
     }
     outcome
 }

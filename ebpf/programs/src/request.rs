@@ -6,15 +6,15 @@
 //! search compares whole groups, 8 letters at a step.
 
 use crate::memory::{fits, load32, load64};
-use crate::segment::{ACK, Frame, PSH};
+use crate::segment::{ACK, FAR, Frame, PSH};
 use crate::work::{CANDIDATES, Work};
 use aya_ebpf::programs::XdpContext;
 
 /// Words of 8 letters in which a token's header may end.
 const HEADER_WORDS: u32 = 40;
 
-/// Words of 8 letters of a payload that are searched.
-const PAYLOAD_WORDS: u32 = 180;
+/// Words of 8 letters of a payload that are searched: as many as a segment of 1,460 bytes can hold.
+const PAYLOAD_WORDS: u32 = 172;
 
 /// Fewer bytes are no request with a token.
 const SHORTEST: u32 = 40;
@@ -53,8 +53,8 @@ pub const fn first_byte(marks: u64) -> u32 {
 pub fn has_token(context: &XdpContext, work: &mut Work) -> bool {
     let frame = Frame::of(context);
     let segment = &work.segment;
-    // Data that is in order and does not end the connection.
-    if segment.flags & !PSH != ACK || segment.length() < SHORTEST {
+    // Data that is in order and does not end the connection, in a frame that is no more than one segment.
+    if segment.end_at > FAR || segment.flags & !PSH != ACK || segment.length() < SHORTEST {
         return false;
     }
     let data_at = segment.data_at;

@@ -20,7 +20,7 @@ pub const STAMPS_LEN: u32 = 12;
 const STAMPS: u32 = u32::from_le_bytes([1, 1, 8, 10]);
 
 /// Farthest that anything the program looks for may be from the start of a frame; a power of two less one.
-const FAR: u32 = 0xfff;
+pub const FAR: u32 = 0xfff;
 
 /// A frame as it is now. Whatever changes its length makes it stale.
 #[derive(Clone, Copy)]

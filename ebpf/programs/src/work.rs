@@ -9,8 +9,8 @@ use crate::socket::Socket;
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use ebpf_abi::{SID_WORDS, SessionKey};
 
-/// Places in a token where a session may be.
-pub const CANDIDATES: usize = 4;
+/// Places in a token where a session may be; a power of two.
+pub const CANDIDATES: usize = 8;
 
 /// What is worked out about a segment of a TCP connection.
 #[repr(C)]

@@ -63,13 +63,13 @@ fn monotonic() -> u64 {
 
 /// That the flow of a request was remembered between `since` and now.
 #[track_caller]
-fn assert_remembered(kernel: &Kernel, request: &Segment, since: u64) {
+fn assert_remembered(kernel: &Kernel, request: &Segment, since: u64, stage: u32) {
     let flow = request.flow();
     let state = kernel.flow(&flow).expect("a flow that is remembered");
     let FlowState { until, .. } = state;
     assert!((since + REMEMBERED..=monotonic() + REMEMBERED).contains(&until), "{until}");
     let (request, reply) = (request.sequence, request.acknowledged);
-    assert_eq!(state, FlowState { until, stage: stage::SERVER_WAITS, request, reply, reserved: 0 });
+    assert_eq!(state, FlowState { until, stage, request, reply, reserved: 0 });
     assert_eq!(kernel.cell(&flow), until);
 }
 
@@ -102,7 +102,7 @@ fn a_first_request_is_answered() {
                         kernel.set_cell(&request.flow(), 0);
                         let since = monotonic();
                         assert_made(&kernel, &frame, Outcome::RespondSession, TX, &made);
-                        assert_remembered(&kernel, &request, since);
+                        assert_remembered(&kernel, &request, since, stage::SERVER_WAITS);
                     }
                 }
             }
@@ -175,7 +175,7 @@ fn a_first_request_is_reset_or_dropped() {
                     let since = monotonic();
                     let made = reset(&request);
                     assert_made(&kernel, &request.frame(), outcome, PASS, &made);
-                    assert_remembered(&kernel, &request, since);
+                    assert_remembered(&kernel, &request, since, stage::OVER);
                 }
             }
         }

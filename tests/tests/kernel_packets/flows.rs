@@ -188,7 +188,7 @@ fn a_request_again_is_reset_again_or_dropped_again() {
         for request in [request.clone(), request.clone().stamped(7, 8)] {
             let made = client_reset(&request);
             let ran = kernel.run(&request.frame());
-            assert_eq!(ran.outcome, Outcome::ResetSession);
+            assert_eq!(ran.outcome, Outcome::ResetAgain);
             assert_eq!(ran.frame, made.frame());
             // It is for the client, so it has to leave by the interface.
             assert_eq!(ran.verdict, TX);
