@@ -228,6 +228,8 @@ impl Kernel {
 
     /// Blacklists many sessions.
     pub fn sessions(&self, sessions: &[(SessionKey, Session)]) {
+        let keys = sessions.iter().map(|(key, _)| *key);
+        sys::mark_sessions(self.data(map::SESSION_BITS), keys).expect("their bits");
         sys::write_entries(self.data(map::SESSIONS), sessions).expect("sessions written");
     }
 

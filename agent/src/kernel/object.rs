@@ -11,7 +11,8 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use ebpf_abi::{
     ABI_VERSION, Address, BANKS, CELLS, Config, EVENT_BYTES, EXACT_CAPACITY, FLOW_CAPACITY, Flow, FlowState,
-    MAGIC, Outcome, PREFIX_CAPACITY, PROGRAM, Session, SessionKey, TCP_FIELDS, Tables, map,
+    MAGIC, Outcome, PREFIX_CAPACITY, PROGRAM, SESSION_BIT_WORDS, Session, SessionKey, TCP_FIELDS, Tables,
+    map,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,6 +52,7 @@ fn shapes(sessions: usize) -> impl Iterator<Item = Shape> {
     let more = [
         shape(map::TABLES, MapType::Array, 4, size_of::<Tables>(), 2),
         shape(map::SESSIONS, MapType::Hash, size_of::<SessionKey>(), size_of::<Session>(), sessions),
+        shape(map::SESSION_BITS, MapType::Array, 4, 8, SESSION_BIT_WORDS),
         shape(map::FLOWS, MapType::LruHash, size_of::<Flow>(), size_of::<FlowState>(), FLOW_CAPACITY),
         shape(map::CELLS, MapType::Array, 4, 8, CELLS),
         shape(map::IDLE, MapType::Array, 4, 8, CELLS),
@@ -179,7 +181,7 @@ impl Maps {
         Ok(Self {
             config: config_map(folder)?,
             tables: pinned_data(folder, map::TABLES)?,
-            sessions: SessionMap::new(pinned_data(folder, map::SESSIONS)?),
+            sessions: SessionMap::open(folder)?,
             exact: [exact(exact_0)?, exact(exact_1)?],
             prefix: [prefix(prefix_0)?, prefix(prefix_1)?],
             contents: [None, None],
@@ -314,7 +316,7 @@ pub(super) fn pinned(folder: &Path, name: &'static str) -> Result<Map, KernelErr
     Map::from_map_data(data).map_err(KernelError::map(name))
 }
 
-fn pinned_data(folder: &Path, name: &'static str) -> Result<MapData, KernelError> {
+pub(super) fn pinned_data(folder: &Path, name: &'static str) -> Result<MapData, KernelError> {
     MapData::from_pin(folder.join(name)).map_err(KernelError::map(name))
 }
 

@@ -4,19 +4,30 @@
 //! entries of a configuration that is not in force yet may be written at any time.
 
 use super::error::KernelError;
-use super::sys;
+use super::object::pinned_data;
+use super::sys::{self, SharedWords};
 use aya::maps::{MapData, MapError};
-use ebpf_abi::{Session, SessionKey, map, session_key};
+use ebpf_abi::{SESSION_BIT_WORDS, Session, SessionKey, map, session_key};
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use validator_core::{Day, Sessions};
 
-/// The map of sessions.
-pub(crate) struct SessionMap(MapData);
+/// The map of sessions, and their bits.
+pub(crate) struct SessionMap {
+    map: MapData,
+    bits: SharedWords,
+}
 
 impl SessionMap {
-    pub(super) const fn new(map: MapData) -> Self {
-        Self(map)
+    /// Opens the pinned maps, whose shapes were checked.
+    pub(super) fn open(folder: &Path) -> Result<Self, KernelError> {
+        let bits = pinned_data(folder, map::SESSION_BITS)?;
+        let bits = SharedWords::map(bits.fd().as_fd(), SESSION_BIT_WORDS as usize)
+            .map_err(|error| KernelError::map(map::SESSION_BITS)(MapError::IoError(error)))?;
+        Ok(Self { map: pinned_data(folder, map::SESSIONS)?, bits })
     }
 
     /// Makes the map hold just these sessions, as of a generation that is still to come. What is no longer listed goes at
@@ -34,9 +45,17 @@ impl SessionMap {
             }
         }
         let count = wanted.len();
+        // Before the entries: without its bit a session is not looked up.
+        let mut bits = vec![0; SESSION_BIT_WORDS as usize];
+        for (word, bit) in wanted.keys().map(|key| key.bit()) {
+            if let Some(word) = bits.get_mut(word as usize) {
+                *word |= 1 << bit;
+            }
+        }
+        self.bits.iter().zip(bits).for_each(|(word, new)| word.store(new, Ordering::Relaxed));
         let mut gone = Vec::new();
         let mut changed = Vec::new();
-        for (key, session) in sys::read_entries::<SessionKey, Session>(&self.0).map_err(problem)? {
+        for (key, session) in sys::read_entries::<SessionKey, Session>(&self.map).map_err(problem)? {
             match wanted.remove(&key) {
                 None => gone.push(key),
                 Some(last_day) if last_day == session.last_day && session.generation < generation => {}
@@ -45,19 +64,19 @@ impl SessionMap {
         }
         changed.extend(wanted.into_iter().map(|(key, last_day)| (key, Session { last_day, generation })));
         // First what makes room.
-        sys::remove_entries(&self.0, &gone).map_err(problem)?;
-        sys::write_entries(&self.0, &changed).map_err(problem)?;
+        sys::remove_entries(&self.map, &gone).map_err(problem)?;
+        sys::write_entries(&self.map, &changed).map_err(problem)?;
         Ok(count)
     }
 
     /// How many sessions there is room for.
     pub(crate) fn capacity(&self) -> Result<u32, KernelError> {
-        self.0.info().map(|info| info.max_entries()).map_err(KernelError::map(map::SESSIONS))
+        self.map.info().map(|info| info.max_entries()).map_err(KernelError::map(map::SESSIONS))
     }
 
     /// How many sessions there are.
     pub(crate) fn count(&self) -> Result<usize, KernelError> {
-        let entries = sys::read_entries::<SessionKey, Session>(&self.0);
+        let entries = sys::read_entries::<SessionKey, Session>(&self.map);
         let problem = |error| KernelError::map(map::SESSIONS)(MapError::IoError(error));
         entries.map(|entries| entries.len()).map_err(problem)
     }

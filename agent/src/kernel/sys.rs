@@ -2,13 +2,14 @@
 #![expect(unsafe_code, reason = "system calls that take addresses, and memory that the kernel shares")]
 
 use aya::maps::MapData;
+use ebpf_abi::{SESSION_BIT_WORDS, SessionKey};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::ptr::{NonNull, null_mut};
 use std::slice;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -135,6 +136,20 @@ pub fn read_entries<K: bytemuck::Pod, V: bytemuck::Pod>(map: &MapData) -> io::Re
     }
 }
 
+/// Sets the bits of sessions in their map.
+///
+/// # Errors
+/// What the kernel says: the map is not made for this.
+pub fn mark_sessions(bits: &MapData, keys: impl IntoIterator<Item = SessionKey>) -> io::Result<()> {
+    let words = SharedWords::map(bits.fd().as_fd(), SESSION_BIT_WORDS as usize)?;
+    for (word, bit) in keys.into_iter().map(SessionKey::bit) {
+        if let Some(word) = words.get(word as usize) {
+            word.fetch_or(1 << bit, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
 /// Hands over a batch, and what the kernel left of it, until nothing is left.
 fn each_batch<K, V>(
     command: libc::c_long,
@@ -193,7 +208,7 @@ fn bpf<T>(command: libc::c_long, call: &mut T) -> io::Result<()> {
 }
 
 /// The values of an array map of `u64`, in this process's memory. They stay there when the map is closed.
-pub(crate) struct SharedWords {
+pub struct SharedWords {
     start: NonNull<AtomicU64>,
     len: usize,
 }
@@ -203,7 +218,7 @@ impl SharedWords {
     ///
     /// # Errors
     /// What the kernel says: the map is smaller, or not made for this.
-    pub(crate) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+    pub fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let bytes = len.checked_mul(size_of::<AtomicU64>()).ok_or(io::ErrorKind::InvalidInput)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: without an address and MAP_FIXED the kernel takes a free place, so no memory in use is replaced.
@@ -240,7 +255,6 @@ unsafe impl Sync for SharedWords {}
 mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-    use std::sync::atomic::Ordering;
 
     /// A file in memory is mapped as a map is, and needs no privileges.
     #[test]

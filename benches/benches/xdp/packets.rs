@@ -231,6 +231,8 @@ fn inspected(scale: &Scale, filled: &mut Filled, report: &mut Report) {
     let keys = session_keys();
     let listed: Vec<_> = keys.iter().map(|&key| (key, Session { last_day: TODAY, generation: 1 })).collect();
     let write = |kernel: &Kernel, entries: &[(SessionKey, Session)]| {
+        let keys = entries.iter().map(|(key, _)| *key);
+        agent::kernel::sys::mark_sessions(kernel.map(map::SESSION_BITS), keys).expect("their bits");
         agent::kernel::sys::write_entries(kernel.map(map::SESSIONS), entries).expect("sessions written");
     };
     write(&filled.kernel, &listed);

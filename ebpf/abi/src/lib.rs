@@ -46,6 +46,8 @@ pub mod map {
     pub const TABLES: &str = "TABLES";
     /// Blacklisted sessions: [`crate::SessionKey`] to [`crate::Session`]. A full one is an error to whoever fills it.
     pub const SESSIONS: &str = "SESSIONS";
+    /// A bit for each [`crate::SessionKey::bit`] that any of [`SESSIONS`] has; mapped into the agent's memory.
+    pub const SESSION_BITS: &str = "SESSION_BITS";
     /// What is known of refused connections: [`crate::Flow`] to [`crate::FlowState`]. The least recently used one makes
     /// way.
     pub const FLOWS: &str = "FLOWS";
@@ -167,6 +169,21 @@ const _: () = {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct SessionKey(pub [u64; 2]);
+
+/// Words of the bits of sessions: a few in a hundred of them are set with a million sessions.
+pub const SESSION_BIT_WORDS: u32 = 1 << 18;
+
+impl SessionKey {
+    /// The key's bit: the word and the bit in it. Most sessions are told to be on no list by this one word, where the hash
+    /// would be read in several places.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> (u32, u32) {
+        let [a, b, c, ..] = self.0[0].to_le_bytes();
+        let number = u32::from_le_bytes([a, b, c, 0]);
+        (number / 64, number % 64)
+    }
+}
 
 /// What is known of a blacklisted session.
 #[repr(C)]

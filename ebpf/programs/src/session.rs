@@ -6,14 +6,27 @@ use crate::request::{SECOND, STARTS, THIRD};
 use crate::segment::Frame;
 use crate::work::{CANDIDATES, Work};
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::{btf_maps::HashMap, macros::btf_map, programs::XdpContext};
+use aya_ebpf::{
+    btf_maps::{Array, HashMap},
+    macros::btf_map,
+    programs::XdpContext,
+};
 use core::ptr::addr_of_mut;
-use ebpf_abi::{SESSION_CAPACITY, SID_CAPACITY, Session, SessionKey, session_block, session_end};
+use ebpf_abi::{
+    SESSION_BIT_WORDS, SESSION_CAPACITY, SID_CAPACITY, Session, SessionKey, session_block, session_end,
+};
 
 /// See [`ebpf_abi::map::SESSIONS`].
 #[btf_map]
 static SESSIONS: HashMap<SessionKey, Session, { SESSION_CAPACITY as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+
+/// The agent maps it into its memory.
+const MMAPABLE: usize = 1 << 10;
+
+/// See [`ebpf_abi::map::SESSION_BITS`].
+#[btf_map]
+static SESSION_BITS: Array<u64, { SESSION_BIT_WORDS as usize }, MMAPABLE> = Array::new();
 
 /// Groups of letters that an id of [`SID_CAPACITY`] bytes, and the quote behind it, may be spread over.
 const SID_GROUPS: u32 = (SID_CAPACITY as u32 + 1).div_ceil(3) + 1;
@@ -259,6 +272,12 @@ fn is_blacklisted(work: &mut Work) -> bool {
         key = session_block(key, first, second);
     }
     work.key = session_end(key, u64::from(length));
+    let (word, bit) = work.key.bit();
+    let Some(bits) = SESSION_BITS.get_ptr(word) else { return false };
+    // SAFETY: aligned and never freed; the agent writes it at any time.
+    if unsafe { bits.read_volatile() } >> bit & 1 == 0 {
+        return false;
+    }
     // SAFETY: the value is copied at once, and only compared.
     let Some(&Session { last_day, generation }) = (unsafe { SESSIONS.get(&work.key) }) else { return false };
     let (current, today) = generation_and_today();
