@@ -4,6 +4,7 @@
 //! - [`cases`]: token cases as data, and what each must lead to.
 //! - [`conn`]: connections that are kept, read answer by answer.
 //! - [`contract`]: the example configuration and tokens for it, made without the product's own code.
+//! - [`edge`]: a gate whose kernel part watches sessions and countries, and what to ask it.
 //! - [`kernel`]: the kernel program, loaded but attached nowhere, and frames to run through it.
 //! - [`netns`]: a network of its own for each test, with a veth pair to it.
 //! - [`origin`]: servers behind the gate, which do what a test tells them and remember what they saw.
@@ -17,6 +18,7 @@ pub mod binary;
 pub mod cases;
 pub mod conn;
 pub mod contract;
+pub mod edge;
 pub mod kernel;
 pub mod netns;
 pub mod origin;
