@@ -164,6 +164,11 @@ impl Conn {
         self.buffer.is_empty() && self.fill().is_err_and(|e| closed(&e))
     }
 
+    /// Whether the other side has ended what it sends, in order and without anything more. Waits for it.
+    pub fn has_ended(&mut self) -> bool {
+        self.buffer.is_empty() && self.fill().is_err_and(|e| e.kind() == io::ErrorKind::UnexpectedEof)
+    }
+
     fn head(&mut self) -> io::Result<Head> {
         let text = loop {
             if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -4,6 +4,7 @@
 //! - [`cases`]: token cases as data, and what each must lead to.
 //! - [`conn`]: connections that are kept, read answer by answer.
 //! - [`contract`]: the example configuration and tokens for it, made without the product's own code.
+//! - [`edge`]: a gate whose kernel part watches sessions and countries, and what to ask it.
 //! - [`frames`]: Ethernet frames made byte by byte.
 //! - [`handshake`]: connections whose sequence numbers are known.
 //! - [`kernel`]: the kernel program, loaded but attached nowhere, and frames to run through it.
@@ -21,6 +22,7 @@ pub mod binary;
 pub mod cases;
 pub mod conn;
 pub mod contract;
+pub mod edge;
 pub mod frames;
 pub mod handshake;
 pub mod kernel;

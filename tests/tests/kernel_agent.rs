@@ -5,13 +5,11 @@
 
 use rustix::process::Signal;
 use std::fs;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Output;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 use tests::binary::{Edgegate, Home, finish};
 use tests::conn::Conn;
 use tests::contract::get;
@@ -238,49 +236,6 @@ fn full_lists() {
     assert!(shown.contains("exact: 65536 of 65536") && shown.contains("prefix: 16384 of 16384"), "{shown}");
 }
 
-/// Packets from a denied address, all the time, to a socket that tells whether one came through.
-fn under_fire(net: &Net, test: impl FnOnce()) {
-    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
-    for family in [4, 6] {
-        let here = UdpSocket::bind((net.here(family), 0)).unwrap();
-        here.set_nonblocking(true).unwrap();
-        // Through while nothing is denied, or the test would prove nothing.
-        let (from, to) = (net.good(family), here.local_addr().unwrap());
-        net.inside(|| UdpSocket::bind((from, 0)).unwrap().send_to(b"!", to).unwrap());
-        let mut piece = [0; 8];
-        tests::wait_for("a packet", || here.recv(&mut piece).ok());
-    }
-    let targets = [4, 6].map(|family| UdpSocket::bind((net.here(family), 0)).unwrap());
-    let addresses = targets.each_ref().map(|socket| socket.local_addr().unwrap());
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            net.inside(|| {
-                let sockets = [4, 6].map(|family| UdpSocket::bind((net.bad(family), 0)).unwrap());
-                while !stop.load(Ordering::Relaxed) {
-                    for (socket, to) in sockets.iter().zip(addresses) {
-                        socket.send_to(b"!", to).unwrap();
-                        sent.fetch_add(1, Ordering::Relaxed);
-                    }
-                    std::thread::sleep(Duration::from_micros(50));
-                }
-            });
-        });
-        struct Stop<'s>(&'s AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _stop = Stop(&stop);
-        test();
-    });
-    assert!(sent.load(Ordering::Relaxed) > 1000, "hardly any fire");
-    for socket in targets {
-        socket.set_nonblocking(true).unwrap();
-        assert!(socket.recv(&mut [0; 8]).is_err(), "a packet from a denied address came through");
-    }
-}
-
 #[test]
 fn a_crash_leaves_the_filter_and_a_restart_takes_it_over() {
     for mode in ["native", "generic"] {
@@ -288,7 +243,7 @@ fn a_crash_leaves_the_filter_and_a_restart_takes_it_over() {
         let origin = Origin::start();
         let setup = Setup { mode, ..Setup::new(&net, &origin) };
         let mut running = Some(setup.run());
-        under_fire(&net, || {
+        net.under_fire(|| {
             for signal in [Signal::KILL, Signal::TERM] {
                 let (_, program, link) = attachment(&net);
                 let gate = running.take().unwrap();
@@ -334,7 +289,7 @@ fn leftovers_of_other_versions_are_replaced() {
         gate
     };
     let gate = setup.run();
-    under_fire(&net, || {
+    net.under_fire(|| {
         let gate = restart(gate, &|| fs::rename(dir.join(&version), dir.join("v0")).unwrap());
         let found: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(found, [version.as_str()], "the old version's folder is gone");

@@ -116,12 +116,14 @@ pub fn look_up(context: &XdpContext, work: &mut Work) -> bool {
 pub fn waits(work: &Work) -> bool {
     let Socket { received, acknowledged, next, given, unacknowledged, state } = work.socket;
     let segment = &work.segment;
-    let in_order = next == segment.sequence && given == segment.acknowledged && unacknowledged == given;
+    let in_order = next == segment.sequence && given == segment.acknowledged;
     // A client with no room has not taken all that was given to its connection.
     let room = segment.window != 0;
     if state != ESTABLISHED || !in_order || !room {
         return false;
     }
+    // This segment acknowledges all that was sent. The socket will only hear of it when it gets the segment.
+    let acknowledged = acknowledged + u64::from(given.wrapping_sub(unacknowledged));
     (received == 0 && acknowledged == 0) || is_idle(work.packet.flow.hash(), received, acknowledged)
 }
 
