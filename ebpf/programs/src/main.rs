@@ -1,8 +1,8 @@
 //! The kernel part of edgegate: an XDP program that drops packets by where they come from, and answers requests of
 //! blacklisted sessions, before a socket is reached.
 //!
-//! Needs Linux 5.15, the oldest kernel it is meant for; the newest thing that it uses is the ring buffer (Linux 5.8). It is
-//! not marked for multi-buffer packets (Linux 5.18): where a frame does not fit a page, the driver refuses it in native
+//! Needs Linux 5.15, the oldest kernel it is meant for; the newest thing that it uses is the view of a socket's TCP state
+//! (`bpf_skc_to_tcp_sock`, Linux 5.9). It is not marked for multi-buffer packets (Linux 5.18): where a frame does not fit a page, the driver refuses it in native
 //! mode, and generic mode makes every frame one piece.
 //!
 //! Read top-down, as a packet travels: [`edgegate_xdp`], [`decide`], then the modules in their order.
