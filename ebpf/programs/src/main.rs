@@ -2,8 +2,8 @@
 //! blacklisted sessions, before a socket is reached.
 //!
 //! Needs Linux 5.15, the oldest kernel it is meant for; the newest thing that it uses is the view of a socket's TCP state
-//! (`bpf_skc_to_tcp_sock`, Linux 5.9). It is not marked for multi-buffer packets (Linux 5.18): where a frame does not fit a page, the driver refuses it in native
-//! mode, and generic mode makes every frame one piece.
+//! (`bpf_skc_to_tcp_sock`, Linux 5.9). It is not marked for multi-buffer packets (Linux 5.18): where a frame does not
+//! fit a page, the driver refuses it in native mode, and generic mode makes every frame one piece.
 //!
 //! Read top-down, as a packet travels: [`edgegate_xdp`], [`decide`], then the modules in their order.
 //!
