@@ -208,12 +208,16 @@ impl Filter {
         self.sync_sessions(snapshot, generation).map(drop)
     }
 
-    /// Tells the kernel the time, as far as it matters: which day it is, and which windows are open.
+    /// Tells the kernel the time, as far as it matters: which day it is, and which windows are open. Amid a reload the
+    /// snapshot may not be the kernel's, and its windows not those of the kernel's services; the next tick will do.
     ///
     /// # Errors
     /// [`KernelError`]; the kernel goes on with what it knows then.
-    pub(crate) fn tick(&mut self, tables: &KernelTables, now: u64) -> Result<(), KernelError> {
+    pub(crate) fn tick(&mut self, snapshot: &Snapshot, now: u64) -> Result<(), KernelError> {
         let old = self.maps.config()?;
+        let Some(tables) = snapshot.kernel.as_ref().filter(|_| old.version == snapshot.version) else {
+            return Ok(());
+        };
         let mut new = Config { today: sessions::today(now), ..old };
         if let Some(active) = new.active.get_mut(old.bank as usize) {
             *active = open_windows(tables, now);

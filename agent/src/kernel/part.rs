@@ -109,8 +109,7 @@ impl Part {
     /// Tells the kernel the time.
     pub(crate) fn tick(&self, snapshot: &Snapshot, now: u64) {
         if let Some(running) = self.lock().as_mut()
-            && let Some(tables) = &snapshot.kernel
-            && let Err(error) = running.filter.tick(tables, now)
+            && let Err(error) = running.filter.tick(snapshot, now)
         {
             tracing::warn!("kernel: it could not be told the time: {error}");
         }
