@@ -181,7 +181,14 @@ fn read(mut root: Section<'_>, folder: &Path, now: u64) -> Option<Config> {
 
     Some(Config {
         state_dir: state_dir.unwrap_or_else(|| "/var/lib/edgegate".into()),
-        policy: Policy { fallback, leeway, keys, sessions, prefilter, routes },
+        policy: Policy {
+            fallback,
+            leeway,
+            keys: keys.into(),
+            sessions,
+            prefilter: prefilter.into(),
+            routes: routes.into(),
+        },
         routes: settings,
         gateway: match gateway {
             Some(read) => Some(read?),

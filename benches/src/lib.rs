@@ -33,9 +33,9 @@ pub fn policy() -> Policy {
     Policy {
         fallback: Fallback::Deny,
         leeway: 0,
-        keys,
+        keys: keys.into(),
         sessions: Sessions::new(31),
-        prefilter: Prefilter::default(),
+        prefilter: Prefilter::default().into(),
         routes: vec![Route {
             name: "live".into(),
             when: When::new(vec![vec![condition]]),
@@ -48,7 +48,8 @@ pub fn policy() -> Policy {
             }),
             on_deny: OnDeny::Status,
             statuses: Statuses::default(),
-        }],
+        }]
+        .into(),
     }
 }
 

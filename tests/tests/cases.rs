@@ -8,6 +8,7 @@ use agent::run::{self, Running};
 use agent::snapshot::Snapshot;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use tests::cases::{Case, File, load_all};
 use tests::places::Places;
 use tests::raw::{Echo, Reply, exchange};
@@ -141,7 +142,7 @@ fn start(file: &File, listener: &str, echo: &Echo, city: &Path, asn: &Path, cloc
     config.geo.city = Some(city.to_owned());
     config.geo.asn = Some(asn.to_owned());
     // The system chooses the gateway's port, so the gateway watches every port for a file that watches any.
-    let session_ports = &mut config.policy.prefilter.session_ports;
+    let session_ports = &mut Arc::make_mut(&mut config.policy.prefilter).session_ports;
     if listener == "gateway" && !session_ports.is_empty() {
         *session_ports = PortSet::new(1..=u16::MAX);
     }

@@ -135,7 +135,7 @@ impl Scratch {
     /// Makes room for every decision under this policy. Without it decisions are the same, but the first ones allocate.
     pub fn reserve(&mut self, policy: &Policy) {
         let mut longest_template = 0;
-        for route in &policy.routes {
+        for route in policy.routes.iter() {
             if let Check::ContentJwt(check) = &route.check {
                 check.patterns.iter().for_each(|pattern| self.patterns.reserve(pattern, MAX_TARGET));
             }

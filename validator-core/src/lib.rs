@@ -30,16 +30,17 @@
 //! let policy = Policy {
 //!     fallback: Fallback::Deny,
 //!     leeway: 0,
-//!     keys,
+//!     keys: keys.into(),
 //!     sessions: Sessions::new(31),
-//!     prefilter: Prefilter::default(),
+//!     prefilter: Prefilter::default().into(),
 //!     routes: vec![Route {
 //!         name: "live".into(),
 //!         when: When::default(),
 //!         check: Check::ContentJwt(check),
 //!         on_deny: OnDeny::Status,
 //!         statuses: Statuses::default(),
-//!     }],
+//!     }]
+//!     .into(),
 //! };
 //! let mut scratch = Scratch::new();
 //! scratch.reserve(&policy);

@@ -11,6 +11,7 @@ use crate::secure_token::{Algorithm, Secret};
 use crate::sessions::Sessions;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -23,25 +24,25 @@ pub enum Fallback {
     Deny,
 }
 
-/// The compiled configuration of the validator.
-#[derive(Debug)]
+/// The compiled configuration of the validator. A clone shares what is large.
+#[derive(Debug, Clone)]
 pub struct Policy {
     /// For requests without a route.
     pub fallback: Fallback,
     /// Seconds of clock difference that `iat`, `nbf` and `exp` are forgiven.
     pub leeway: u64,
     /// Secrets of Content JWTs.
-    pub keys: KeyRing,
+    pub keys: Arc<KeyRing>,
     /// Blacklisted sessions.
     pub sessions: Sessions,
     /// Lists that apply before anything else.
-    pub prefilter: Prefilter,
+    pub prefilter: Arc<Prefilter>,
     /// In order; the first whose conditions hold decides.
-    pub routes: Vec<Route>,
+    pub routes: Arc<[Route]>,
 }
 
 /// The address and country lists that the kernel applies too.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Prefilter {
     /// Exempt from `deny` and `services`.
     pub allow: NetSet,
@@ -66,7 +67,7 @@ impl Prefilter {
 }
 
 /// A country policy for one destination.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Service {
     /// Destination networks.
     pub addresses: NetSet,
@@ -79,7 +80,7 @@ pub struct Service {
 }
 
 /// Which countries pass.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Countries {
     /// Only these; an unknown country does not.
     Only(Vec<Country>),

@@ -1,7 +1,11 @@
 //! Blacklisted sessions, listed by day.
 
-use alloc::boxed::Box;
-use hashbrown::HashMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::hash::BuildHasher as _;
+use core::iter;
+use hashbrown::DefaultHashBuilder;
+use hashbrown::hash_table::{Entry as TableEntry, HashTable};
 
 /// A day of the calendar (UTC), as days since 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,58 +71,184 @@ impl core::fmt::Display for Day {
     }
 }
 
+/// Parts that the sessions are divided into. A changed copy shares all but the parts that it changed, so one of them should
+/// be small, and the list of them too.
+const SHARDS: usize = 1024;
+
 /// The sessions of all day lists. Which lists still count is decided at each look-up, so a list ends at midnight
 /// without anybody touching it.
-#[derive(Debug, Clone)]
+///
+/// A clone shares everything; what is changed in it afterwards costs a part of 1/1024. So a snapshot with one more session
+/// is made in the same time whether there are ten or a million.
+#[derive(Clone)]
 pub struct Sessions {
-    newest_day: HashMap<Box<str>, Day>,
+    shards: Arc<[Arc<Shard>]>,
+    hasher: DefaultHashBuilder,
+    len: usize,
     retain_days: u32,
+}
+
+/// Some of the sessions: one text of all their names, and where in it each is.
+#[derive(Clone, Default)]
+struct Shard {
+    entries: HashTable<Entry>,
+    names: String,
+    /// Bytes of `names` that nothing points to any more.
+    unused: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    start: u32,
+    length: u32,
+    newest: Day,
 }
 
 impl Sessions {
     /// No sessions; lists count while they are at most `retain_days` days old.
     #[must_use]
     pub fn new(retain_days: u32) -> Self {
-        Self { newest_day: HashMap::new(), retain_days }
+        let empty = Arc::new(Shard::default());
+        Self {
+            shards: iter::repeat_n(empty, SHARDS).collect(),
+            hasher: DefaultHashBuilder::default(),
+            len: 0,
+            retain_days,
+        }
     }
 
     /// Adds a session to the list of a day. A session may stand in many lists.
     pub fn add(&mut self, day: Day, sid: &str) {
-        match self.newest_day.get_mut(sid) {
-            Some(newest) => *newest = day.max(*newest),
-            None => {
-                self.newest_day.insert(sid.into(), day);
-            }
-        }
+        let newest = self.newest(sid).map_or(day, |newest| newest.max(day));
+        self.set(sid, Some(newest));
+    }
+
+    /// Sets the newest day in whose list a session stands; `None`: it stands in none.
+    pub fn set(&mut self, sid: &str, newest: Option<Day>) {
+        let hash = self.hasher.hash_one(sid);
+        let Some(shard) = Arc::make_mut(&mut self.shards).get_mut(place(hash)) else { return };
+        let shard = Arc::make_mut(shard);
+        let before = shard.entries.len();
+        shard.set(hash, sid, newest, &self.hasher);
+        self.len = self.len + shard.entries.len() - before;
+    }
+
+    /// The newest day in whose list a session stands, retained or not.
+    #[must_use]
+    pub fn newest(&self, sid: &str) -> Option<Day> {
+        let hash = self.hasher.hash_one(sid);
+        self.shards.get(place(hash))?.find(hash, sid).map(|entry| entry.newest)
     }
 
     /// Whether the session is in any retained list.
     #[must_use]
     pub fn contains(&self, sid: &str, now: u64) -> bool {
-        self.newest_day.get(sid).is_some_and(|&day| self.is_retained(day, now))
+        self.newest(sid).is_some_and(|day| self.is_retained(day, now))
     }
 
     /// Whether the list of this day still counts.
     #[must_use]
     pub fn is_retained(&self, day: Day, now: u64) -> bool {
-        day.0.saturating_add(self.retain_days) >= Day::of(now).0
+        self.last_day(day) >= Day::of(now).0
+    }
+
+    /// The last day on which the list of `day` counts, in days since 1970.
+    #[must_use]
+    pub fn last_day(&self, day: Day) -> u32 {
+        day.0.saturating_add(self.retain_days)
+    }
+
+    /// For how many days a list counts after its own.
+    #[must_use]
+    pub fn retain_days(&self) -> u32 {
+        self.retain_days
     }
 
     /// All sessions, each with the last day on which it counts, in days since 1970.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.newest_day.iter().map(|(sid, day)| (&**sid, day.0.saturating_add(self.retain_days)))
+        self.shards.iter().flat_map(move |shard| {
+            let session =
+                |entry: &Entry| (shard.name(entry.start, entry.length), self.last_day(entry.newest));
+            shard.entries.iter().map(session)
+        })
     }
 
     /// Distinct sessions in all lists, retained or not.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.newest_day.len()
+        self.len
     }
 
     /// Whether no session is listed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.newest_day.is_empty()
+        self.len == 0
+    }
+}
+
+/// Without the sessions, which can be a million.
+impl core::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Sessions")
+            .field("len", &self.len)
+            .field("retain_days", &self.retain_days)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which shard a hash belongs to. The table within uses the lowest and the highest bits.
+fn place(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
+}
+
+impl Shard {
+    fn name(&self, start: u32, length: u32) -> &str {
+        let (start, length) = (start as usize, length as usize);
+        self.names.get(start..start.saturating_add(length)).unwrap_or_default()
+    }
+
+    fn find(&self, hash: u64, sid: &str) -> Option<&Entry> {
+        self.entries.find(hash, |entry| self.name(entry.start, entry.length) == sid)
+    }
+
+    fn set(&mut self, hash: u64, sid: &str, newest: Option<Day>, hasher: &DefaultHashBuilder) {
+        let Self { entries, names, unused } = self;
+        let name = |entry: &Entry| {
+            let start = entry.start as usize;
+            names.get(start..start.saturating_add(entry.length as usize)).unwrap_or_default()
+        };
+        match (entries.entry(hash, |entry| name(entry) == sid, |entry| hasher.hash_one(name(entry))), newest)
+        {
+            (TableEntry::Occupied(mut place), Some(newest)) => place.get_mut().newest = newest,
+            (TableEntry::Occupied(place), None) => {
+                *unused += place.remove().0.length as usize;
+                if *unused > 256 && *unused > names.len() / 2 {
+                    self.compact();
+                }
+            }
+            (TableEntry::Vacant(place), Some(newest)) => {
+                // A shard holds less than 4 GiB of names, or the process has long run out of memory.
+                let (Ok(start), Ok(length)) = (u32::try_from(names.len()), u32::try_from(sid.len())) else {
+                    return;
+                };
+                place.insert(Entry { start, length, newest });
+                names.push_str(sid);
+            }
+            (TableEntry::Vacant(_), None) => {}
+        }
+    }
+
+    /// Leaves out names that are not used any more.
+    fn compact(&mut self) {
+        let mut names = String::with_capacity(self.names.len().saturating_sub(self.unused));
+        for entry in &mut self.entries {
+            let start = entry.start as usize;
+            let name = self.names.get(start..start.saturating_add(entry.length as usize)).unwrap_or_default();
+            entry.start = u32::try_from(names.len()).unwrap_or(u32::MAX);
+            names.push_str(name);
+        }
+        self.names = names;
+        self.unused = 0;
     }
 }
 
@@ -170,5 +300,54 @@ mod tests {
         assert!(!sessions.contains("Session123", last_second));
         assert!(sessions.contains("session123", 0), "a list of a day to come counts");
         assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn a_changed_copy_leaves_the_original_alone() {
+        let day = Day::from_name("20251228").unwrap();
+        let mut sessions = Sessions::new(31);
+        for number in 0..5_000 {
+            sessions.add(day, &alloc::format!("session-{number}"));
+        }
+        let before = sessions.clone();
+        sessions.add(day, "one more");
+        sessions.set("session-7", None);
+        sessions.set("never listed", None);
+        assert_eq!((before.len(), sessions.len()), (5_000, 5_000));
+        assert_eq!((before.newest("one more"), before.newest("session-7")), (None, Some(day)));
+        assert_eq!((sessions.newest("one more"), sessions.newest("session-7")), (Some(day), None));
+        let shared = before.shards.iter().zip(sessions.shards.iter()).filter(|(a, b)| Arc::ptr_eq(a, b));
+        assert!(shared.count() >= SHARDS - 3, "only what changed is copied");
+    }
+
+    /// Sets and removals in any order leave what a plain map holds.
+    #[test]
+    fn agrees_with_a_map() {
+        let mut sessions = Sessions::new(31);
+        let mut expected = hashbrown::HashMap::new();
+        let mut random = 1_u32;
+        for step in 0..60_000_u32 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let sid =
+                alloc::format!("{:0>width$}", (random >> 8) % 700, width = (random >> 20) as usize % 40);
+            let newest = (step % 3 > 0).then_some(Day(step % 50));
+            sessions.set(&sid, newest);
+            match newest {
+                Some(day) => expected.insert(sid, day),
+                None => expected.remove(&sid),
+            };
+        }
+        assert_eq!(sessions.len(), expected.len());
+        assert_eq!(sessions.iter().count(), expected.len());
+        for (sid, last) in sessions.iter() {
+            assert_eq!(expected.get(sid).map(|day| day.0 + 31), Some(last), "{sid}");
+        }
+        let names: usize = sessions.shards.iter().map(|shard| shard.names.len()).sum();
+        let used: usize = expected.keys().map(String::len).sum();
+        assert!(names <= 3 * used + SHARDS * 256, "{names} bytes for {used}");
+        for sid in expected.keys() {
+            sessions.set(sid, None);
+        }
+        assert!(sessions.is_empty() && sessions.iter().next().is_none());
     }
 }

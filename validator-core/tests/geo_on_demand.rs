@@ -52,16 +52,17 @@ fn policy(when: Vec<Vec<Condition>>, services: Vec<Service>) -> Policy {
     Policy {
         fallback: Fallback::Deny,
         leeway: 0,
-        keys,
+        keys: keys.into(),
         sessions: Sessions::new(31),
-        prefilter: Prefilter { services, ..Prefilter::default() },
+        prefilter: Prefilter { services, ..Prefilter::default() }.into(),
         routes: vec![Route {
             name: "live".into(),
             when: When::new(when),
             check: Check::ContentJwt(check),
             on_deny: OnDeny::Status,
             statuses: Statuses::default(),
-        }],
+        }]
+        .into(),
     }
 }
 

@@ -30,16 +30,17 @@ fn policy(monitor: bool) -> Policy {
     Policy {
         fallback: Fallback::Deny,
         leeway: 0,
-        keys: KeyRing::default(),
+        keys: KeyRing::default().into(),
         sessions,
-        prefilter: Prefilter { session_ports: PortSet::new([80]), monitor, ..Prefilter::default() },
+        prefilter: Prefilter { session_ports: PortSet::new([80]), monitor, ..Prefilter::default() }.into(),
         routes: vec![Route {
             name: "open".into(),
             when: When::default(),
             check: Check::Allow,
             on_deny: OnDeny::Status,
             statuses,
-        }],
+        }]
+        .into(),
     }
 }
 

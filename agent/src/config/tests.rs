@@ -175,7 +175,7 @@ fn session_ports_without_an_action() {
         let text = format!("{GATEWAY}[prefilter]\nsession_ports = [8080]\n{action}");
         let config = parsed(&text).unwrap();
         assert_eq!(config.kernel.session_ports, [8080]);
-        config.policy.prefilter.session_ports
+        config.policy.prefilter.session_ports.clone()
     };
     assert_eq!(ports(""), PortSet::new([8080]));
     assert_eq!(ports("session_action = \"drop\""), PortSet::new([8080]));

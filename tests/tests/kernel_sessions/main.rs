@@ -44,10 +44,10 @@ fn policy(world: &World) -> Policy {
     Policy {
         fallback: Fallback::Allow,
         leeway: 0,
-        keys: KeyRing::default(),
+        keys: KeyRing::default().into(),
         sessions,
-        prefilter: Prefilter { session_ports: PortSet::new([PORT]), ..Prefilter::default() },
-        routes: vec![],
+        prefilter: Prefilter { session_ports: PortSet::new([PORT]), ..Prefilter::default() }.into(),
+        routes: [].into(),
     }
 }
 
