@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::sign::{self, Claims, ContentJwt, Window};
 use crate::snapshot::Snapshot;
-use crate::{config, demo, kernel, logging, run};
+use crate::{config, demo, kernel, logging, run, state};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
@@ -243,9 +243,9 @@ fn demo(listen: Option<SocketAddr>, once: bool) -> anyhow::Result<ExitCode> {
 
 fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let metrics = Metrics::new()?;
-    let snapshot = Snapshot::load(path, Clock::System.now(), &metrics)?;
+    let (snapshot, store) = state::load(path, Clock::System.now(), &metrics)?;
     logging::init(&snapshot.config.log);
-    runtime()?.block_on(run::run(snapshot, path, metrics))?;
+    runtime()?.block_on(run::run(snapshot, store, metrics))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,7 @@
 //! A [`Config`] has the compiled [`Policy`] of the validator and the settings of everything around it. No problem,
 //! `Debug` text or warning ever contains a secret.
 
+mod layers;
 mod listeners;
 mod lists;
 mod problem;
@@ -12,32 +13,36 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
+pub use layers::{Layer, Shown, shown, without_secrets};
 pub use listeners::{Auth, Gateway, Listen, Upstream};
 pub(crate) use lists::PIN_DIR;
 pub use lists::{GeoPaths, Kernel, KernelMode, SessionAction};
 pub use problem::{Problem, Problems};
 pub use routes::RouteSettings;
+pub use secrets::SlotInfo;
+pub(crate) use secrets::key as read_key;
 
 use listeners::Listeners;
-use problem::{Place, Report};
+use problem::Report;
 use reader::{Section, wipe};
 use routes::Context;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use toml::de::DeTable;
-use validator_core::{Fallback, Policy};
+use std::sync::Arc;
+use validator_core::{Day, Fallback, Policy};
 use zeroize::Zeroizing;
 
-/// A whole configuration.
-#[derive(Debug)]
+/// A whole configuration. A clone shares what is large.
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Where state is kept between two runs.
     pub state_dir: PathBuf,
     /// The compiled policy.
     pub policy: Policy,
     /// What routes need besides; parallel to `policy.routes`.
-    pub routes: Vec<RouteSettings>,
+    pub routes: Arc<[RouteSettings]>,
     /// The reverse proxy. It or `auth` is present.
     pub gateway: Option<Gateway>,
     /// The auth listener.
@@ -51,9 +56,13 @@ pub struct Config {
     /// Where the geo databases are.
     pub geo: GeoPaths,
     /// The kernel prefilter.
-    pub kernel: Kernel,
+    pub kernel: Arc<Kernel>,
     /// How many distinct sessions may be blacklisted, 1 to 10,000,000.
     pub blacklist_capacity: usize,
+    /// The sessions of each day list, sorted. All of them are in `policy.sessions`.
+    pub days: Arc<BTreeMap<Day, Vec<Box<str>>>>,
+    /// The slots of all secrets, without their keys, in the order of the text. All of them are in `policy.keys`.
+    pub slots: Arc<[SlotInfo]>,
     /// What is legal and probably not meant, in the order of the file.
     pub warnings: Vec<Problem>,
 }
@@ -110,15 +119,22 @@ impl LogLevel {
 /// # Errors
 /// Everything that is wrong with the file; or that it cannot be read.
 pub fn load(path: &Path, now: u64) -> Result<Config, Problems> {
-    let bytes = fs::read(path).map(Zeroizing::new);
+    parse(&read_text(path)?, path, now)
+}
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// It cannot be read, or is no text.
+pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, Problems> {
+    let bytes = fs::read(path);
     let bytes = bytes.map_err(|error| Problems::of_file(path, format!("cannot be read: {error}")))?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, path, now),
-        Err(error) => {
-            let line = bytes[..error.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
-            Err(Problems::of_file(path, format!("is not UTF-8 text; the first wrong byte is in line {line}")))
-        }
-    }
+    String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let bytes = Zeroizing::new(error.into_bytes());
+        let line = bytes[..at].iter().filter(|&&b| b == b'\n').count() + 1;
+        Problems::of_file(path, format!("is not UTF-8 text; the first wrong byte is in line {line}"))
+    })
 }
 
 /// Reads the text of a configuration. `origin` is the file's path: it stands before every problem, and relative paths
@@ -127,21 +143,24 @@ pub fn load(path: &Path, now: u64) -> Result<Config, Problems> {
 /// # Errors
 /// Everything that is wrong with the text, and with the key files that it names.
 pub fn parse(text: &str, origin: &Path, now: u64) -> Result<Config, Problems> {
-    let report = Report::new(origin, text);
-    let (mut document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // What the parser made of a damaged text is not worth reading. One error per line: the others follow from it.
-        for error in &errors {
-            let span = error.span().unwrap_or(0..0);
-            Place::new(&report, &span, String::new()).problem(syntax(error.message()));
-        }
-        wipe(document.get_mut());
-        return Err(report.finish_syntax(text));
-    }
+    parse_layers(&[Layer { name: origin, text }], now)
+}
+
+/// Reads a configuration of several texts, each of which lies over those before it. Relative paths start at the folder of
+/// the first one, which is a file. `now` (unix seconds) only serves warnings.
+///
+/// # Errors
+/// Everything that is wrong with the texts, and with the key files that they name.
+pub fn parse_layers(layers: &[Layer<'_>], now: u64) -> Result<Config, Problems> {
+    let origin = layers.first().map_or(Path::new(""), |layer| layer.name);
+    let report = Report::new();
+    let Ok(mut document) = layers::document(layers, &report) else {
+        return Err(report.finish_syntax(layers));
+    };
     let folder = origin.parent().unwrap_or(Path::new(""));
-    let config = read(Section::root(&report, document.get_ref()), folder, now);
-    wipe(document.get_mut());
-    let warnings = report.finish(text)?;
+    let config = read(Section::root(&report, &document), folder, now);
+    wipe(&mut document);
+    let warnings = report.finish(layers)?;
     config.map(|config| Config { warnings, ..config }).ok_or_else(|| {
         // Every `None` comes with a problem; this is for the reader of a mistake in this module.
         Problems::of_file(origin, "is incomplete".into())
@@ -167,10 +186,12 @@ fn read(mut root: Section<'_>, folder: &Path, now: u64) -> Option<Config> {
     let log = log(root.section("log"));
 
     let geo = root.section("geo").map(|section| lists::geo(section, folder)).unwrap_or_default();
-    let (keys, any_key) = secrets::keys(root.section("secrets").as_ref(), folder);
+    let secrets::Keys { ring: keys, slots, any } = secrets::keys(root.section("secrets").as_ref(), folder);
+    // Where there is a control socket, a key may still be pushed.
+    let any_key = any || control.is_some();
     let secure_token = root.section("secure_token");
     let secure_tokens = secrets::secure_tokens(secure_token.as_ref(), folder);
-    let (sessions, blacklist_capacity) = lists::blacklist(root.section("blacklist"), now);
+    let lists::Blacklist { sessions, days, capacity } = lists::blacklist(root.section("blacklist"), now);
     let (prefilter, mut kernel) = lists::prefilter(root.section("prefilter"), folder, geo.knows_countries());
     kernel.trusted = all.trusted;
 
@@ -189,7 +210,7 @@ fn read(mut root: Section<'_>, folder: &Path, now: u64) -> Option<Config> {
             prefilter: prefilter.into(),
             routes: routes.into(),
         },
-        routes: settings,
+        routes: settings.into(),
         gateway: match gateway {
             Some(read) => Some(read?),
             None => None,
@@ -199,8 +220,10 @@ fn read(mut root: Section<'_>, folder: &Path, now: u64) -> Option<Config> {
         metrics: metrics.flatten(),
         log,
         geo,
-        kernel,
-        blacklist_capacity,
+        kernel: kernel.into(),
+        blacklist_capacity: capacity,
+        days: days.into(),
+        slots: slots.into(),
         warnings: Vec::new(),
     })
 }
@@ -220,12 +243,4 @@ fn log(section: Option<Section<'_>>) -> Log {
     log.level = section.word("level", &levels).unwrap_or(log.level);
     section.finish();
     log
-}
-
-/// The parser says what it met; this adds the way out where it is not the same thing.
-fn syntax(message: &str) -> String {
-    match message {
-        "duplicate key" => "TOML syntax: duplicate key; the key or table is given twice, remove one".into(),
-        _ => format!("TOML syntax: {message}"),
-    }
 }

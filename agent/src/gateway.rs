@@ -3,7 +3,9 @@
 use crate::config::{self, Upstream};
 use crate::flows::Cause;
 use crate::judge::{Answer, Asked, Judge, Judged};
-use crate::message::{Body, Refusal, answer, closing, forwarded_client, refusal, remove_hop_by_hop, single};
+use crate::message::{
+    Body, Refusal, answer, closing, forwarded_client, passed, refusal, remove_hop_by_hop, single,
+};
 use crate::server::{Connection, Direct, Handler, Limits};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Failure, UpstreamTimeouts, Upstreams};
@@ -11,7 +13,6 @@ use crate::wire::{ClientTimeouts, HeadFacts};
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, LOCATION, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Either;
 use hyper::body::Incoming;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -72,7 +73,7 @@ impl Gateway {
                 self.failed(Failure::Broken)
             }
             Ok(response) => {
-                let mut response = response.map(Either::Right);
+                let mut response = response.map(passed);
                 *response.version_mut() = http::Version::HTTP_11;
                 remove_hop_by_hop(response.headers_mut());
                 // What the gate says about a request, the origin does not.

@@ -1,6 +1,7 @@
 //! Between listeners and the validator: asks for a decision, counts it, logs it, and gives it an owned form.
 
 use crate::clock::Clock;
+use crate::events::{Bus, Event};
 use crate::flows::Flows;
 use crate::logging::{Limiter, redacted};
 use crate::metrics::{Metrics, NO_ROUTE};
@@ -22,6 +23,7 @@ pub(crate) struct Judge {
     clock: Clock,
     metrics: Metrics,
     flows: Arc<Flows>,
+    events: Bus,
     denials: Arc<Limiter>,
 }
 
@@ -112,8 +114,8 @@ thread_local! {
 impl Judge {
     /// A judge of the snapshot in force.
     #[must_use]
-    pub(crate) fn new(live: Live, clock: Clock, metrics: Metrics, flows: Arc<Flows>) -> Self {
-        Self { live, clock, metrics, flows, denials: Arc::default() }
+    pub(crate) fn new(live: Live, clock: Clock, metrics: Metrics, flows: Arc<Flows>, events: Bus) -> Self {
+        Self { live, clock, metrics, flows, events, denials: Arc::default() }
     }
 
     /// The snapshot in force, for what must be known before a decision.
@@ -166,8 +168,14 @@ impl Judge {
                 prepared.version = snapshot.version;
             }
             let started = Instant::now();
-            let decision =
-                decide(&snapshot.config.policy, &request, &snapshot.geo, now, &mut prepared.scratch, &mut ());
+            let decision = decide(
+                &snapshot.config.policy,
+                &request,
+                &*snapshot.geo,
+                now,
+                &mut prepared.scratch,
+                &mut (),
+            );
             self.metrics.decision.observe(started.elapsed().as_secs_f64());
             self.report(&snapshot, asked, &decision, now);
             (Answer::from(decision.verdict), decision.route)
@@ -189,6 +197,13 @@ impl Judge {
             tracing::warn!(%reason, %client, path = redacted(decision.path), suppressed, "listed, let through by monitor mode");
         }
         for claim in decision.monitored.names() {
+            self.events.tell(|| Event::Monitored {
+                claim,
+                client,
+                route: route().to_owned(),
+                session: decision.session.map(str::to_owned),
+                path: redacted(decision.path),
+            });
             tracing::warn!(
                 claim,
                 %client,
@@ -197,6 +212,16 @@ impl Judge {
                 path = redacted(decision.path),
                 "mismatch let through by monitor mode"
             );
+        }
+        if let Some(reason) = reason {
+            self.events.tell(|| Event::Refused {
+                reason: reason.name(),
+                verdict,
+                client,
+                route: route().to_owned(),
+                session: decision.session.map(str::to_owned),
+                path: redacted(decision.path),
+            });
         }
         match reason {
             None => tracing::debug!(%client, route = route(), path = redacted(decision.path), "allowed"),

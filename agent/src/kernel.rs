@@ -35,7 +35,7 @@ pub use report::{Status, detach, status};
 pub(crate) use events::Events;
 pub(crate) use object::Counters;
 pub use part::FollowError;
-pub(crate) use part::Part;
+pub(crate) use part::{Part, Report};
 pub(crate) use tables::{Compiled, KernelTables};
 
 use crate::config;
@@ -192,6 +192,70 @@ impl Filter {
         Ok(())
     }
 
+    /// Leaves what was prepared for another configuration.
+    pub(crate) fn give_up(&mut self, prepared: &Prepared) {
+        self.detach(&prepared.added);
+    }
+
+    /// Brings changed sessions into the kernel. Those that are added do not count before [`Filter::commit_sessions`], those
+    /// that are removed do not any more: userspace is asked about them.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub(crate) fn prepare_sessions<'s>(
+        &mut self,
+        snapshot: &Snapshot,
+        sids: impl Iterator<Item = &'s str>,
+    ) -> Result<Config, KernelError> {
+        let old = self.maps.config()?;
+        let generation = old.generation.wrapping_add(1);
+        if generation == 0 {
+            // All that is there says that it counts from a later generation on.
+            self.sync_sessions(snapshot, generation)?;
+        } else {
+            self.change_sessions(snapshot, sids, generation)?;
+        }
+        Ok(Config { version: snapshot.version, generation, ..old })
+    }
+
+    /// Has these sessions as a snapshot says, as of a generation.
+    fn change_sessions<'s>(
+        &mut self,
+        snapshot: &Snapshot,
+        sids: impl Iterator<Item = &'s str>,
+        generation: u32,
+    ) -> Result<(), KernelError> {
+        if !searches_sessions(snapshot) {
+            return Ok(());
+        }
+        let sessions = &snapshot.config.policy.sessions;
+        let last_day = |sid| sessions.newest(sid).map(|day| sessions.last_day(day));
+        self.maps.sessions.change(sids.map(|sid| (sid, last_day(sid))), generation)
+    }
+
+    /// Puts in force what was prepared. The time may have been told meanwhile.
+    ///
+    /// # Errors
+    /// [`KernelError`]; the next change of sessions puts it in force too.
+    pub(crate) fn commit_sessions(&mut self, prepared: Config) -> Result<(), KernelError> {
+        let Config { version, generation, .. } = prepared;
+        let now = self.maps.config()?;
+        self.maps.set_config(&Config { version, generation, ..now })
+    }
+
+    /// Has the sessions of the configuration in force again, after a change of these was refused.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub(crate) fn restore_sessions<'s>(
+        &mut self,
+        snapshot: &Snapshot,
+        sids: impl Iterator<Item = &'s str>,
+    ) -> Result<(), KernelError> {
+        let generation = self.maps.config()?.generation;
+        self.change_sessions(snapshot, sids, generation)
+    }
+
     /// Takes everything out of the kernel.
     pub(crate) fn remove(&mut self) -> Result<(), KernelError> {
         self.keep_only(&[])
@@ -274,9 +338,7 @@ impl Filter {
     /// Without ports that are searched for sessions, the kernel has none.
     fn sync_sessions(&mut self, snapshot: &Snapshot, generation: u32) -> Result<usize, KernelError> {
         let none = Sessions::new(0);
-        let searched =
-            snapshot.kernel.as_ref().is_some_and(|tables| tables.compiled.flags & FLAG_SESSIONS != 0);
-        let sessions = if searched { &snapshot.config.policy.sessions } else { &none };
+        let sessions = if searches_sessions(snapshot) { &snapshot.config.policy.sessions } else { &none };
         self.maps.sessions.sync(sessions, generation)
     }
 
@@ -350,6 +412,11 @@ pub(crate) fn remove_leftovers(settings: &config::Kernel) {
         Err(KernelError::InUse(_)) => {}
         Err(error) => tracing::debug!("kernel: no look at what an earlier run may have left: {error}"),
     }
+}
+
+/// Whether the kernel looks for sessions.
+fn searches_sessions(snapshot: &Snapshot) -> bool {
+    snapshot.kernel.as_ref().is_some_and(|tables| tables.compiled.flags & FLAG_SESSIONS != 0)
 }
 
 /// The services whose policy applies now, and will for a while.

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use validator_core::Reason;
 use validator_core::net::{NetSet, canonical};
@@ -12,8 +14,13 @@ use validator_core::net::{NetSet, canonical};
 /// Names the reason of a refusal.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
 
-/// A body of our own, or one that is passed through.
-pub(crate) type Body = Either<Full<Bytes>, Incoming>;
+/// A body of our own, one that is passed through, or one of our own that is made as it is read.
+pub(crate) type Body = Either<Full<Bytes>, Either<Incoming, UnsyncBoxBody<Bytes, Infallible>>>;
+
+/// A body that is passed through.
+pub(crate) fn passed(body: Incoming) -> Body {
+    Either::Right(Either::Left(body))
+}
 
 /// A request that is refused for its HTTP, before anything is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -187,11 +187,12 @@ impl KernelMetrics {
     }
 }
 
-/// Counters of a configuration's routes. A counter is looked up by name once, when it is first needed.
+/// Counters of a configuration's routes; clones count together. A counter is looked up by name once, when it is first needed.
+#[derive(Clone)]
 pub struct RouteCounters {
     verdicts: IntCounterVec,
     monitored: IntCounterVec,
-    routes: Vec<PerRoute>,
+    routes: Arc<[PerRoute]>,
 }
 
 struct PerRoute {

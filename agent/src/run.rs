@@ -4,27 +4,36 @@ use crate::admin::Admin;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
+use crate::control::{self, Control};
+use crate::events::Bus;
 use crate::flows::Flows;
 use crate::gateway::Gateway;
 use crate::judge::Judge;
 use crate::kernel::{self, FollowError, Part};
 use crate::metrics::Metrics;
 use crate::server::{self, Handler};
-use crate::snapshot::{Live, LoadError, Snapshot};
+use crate::snapshot::{Live, Snapshot};
 use crate::socket::{BindError, Listener};
+use crate::state::{Change, ChangeError, Done, Store, World, Writer};
 use crate::upstream::Upstreams;
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use validator_core::net::NetSet;
+use validator_core::Day;
 
 /// Most connections to the auth and metrics listeners each. Their clients are few and known.
 const INNER_CONNECTIONS: usize = 4096;
+
+/// Most connections to the control socket.
+const CONTROL_CONNECTIONS: usize = 256;
+
+/// How long what was asked for there may take at the end. Streams of events have no end of their own.
+const CONTROL_DRAIN: Duration = Duration::from_secs(5);
 
 /// Between two looks at the clock on the kernel's behalf: less than windows and day lists are ahead of userspace there.
 const TICK: Duration = Duration::from_millis(500);
@@ -41,27 +50,20 @@ pub enum StartError {
     /// The kernel part is required, and not in force.
     #[error(transparent)]
     Kernel(#[from] FollowError),
+    /// The system has no threads left.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
 }
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// The new configuration cannot be put in force.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// It changes what only a restart can change.
-    #[error("`{0}` cannot change while the agent runs: restart it, or set the old value again")]
-    NeedsRestart(&'static str),
-    /// The kernel did not take the new configuration, or is required now and not in force.
-    #[error(transparent)]
-    Kernel(#[from] FollowError),
-}
+#[error(transparent)]
+pub struct ReloadError(ChangeError);
 
 /// A running agent.
 pub struct Running {
-    live: Live,
-    metrics: Metrics,
-    kernel: Arc<Part>,
+    writer: Arc<Writer>,
+    #[cfg(test)]
     flows: Arc<Flows>,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -74,31 +76,58 @@ pub struct Running {
 ///
 /// # Errors
 /// [`StartError`]; nothing is left bound then.
-pub fn start(mut snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<Running, StartError> {
+pub fn start(snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<Running, StartError> {
+    start_with(snapshot, None, clock, metrics)
+}
+
+/// Likewise, with the store that the snapshot was made from.
+pub(crate) fn start_with(
+    mut snapshot: Snapshot,
+    store: Option<Store>,
+    clock: Clock,
+    metrics: Metrics,
+) -> Result<Running, StartError> {
     let config = &snapshot.config;
     let gateway = config.gateway.as_ref().map(|g| bind_all("gateway", &g.listen)).transpose()?;
     let auth = config.auth.as_ref().map(|a| bind_all("auth", &a.listen)).transpose()?;
     let admin = config.metrics.map(|address| Listener::bind("metrics", &Listen::Tcp(address))).transpose()?;
+    let control = config.control.as_deref().map(Listener::bind_control).transpose()?;
     let drain = config.gateway.as_ref().map_or(DRAIN, |g| g.drain_timeout);
     let gateway_slots = config.gateway.as_ref().map_or(1, |g| g.max_connections);
 
     // After everything that another agent on this host would stand in the way of.
     let flows = Arc::new(Flows::new(metrics.flows_rejected.clone()));
-    let kernel = Arc::new(Part::new(metrics.clone(), Arc::clone(&flows)));
-    kernel.follow(&mut snapshot, None, clock.now())?;
-    metrics.snapshot_version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
+    let events = Bus::default();
+    let kernel = Arc::new(Part::new(metrics.clone(), Arc::clone(&flows), events.clone()));
+    let staged = kernel.prepare(&snapshot, None, clock.now())?;
+    kernel.commit(staged, &mut snapshot)?;
+    metrics.snapshot_version.set(i64::try_from(snapshot.revision).unwrap_or(i64::MAX));
     let live = Live::new(snapshot);
-    let judge = Judge::new(live.clone(), clock.clone(), metrics.clone(), Arc::clone(&flows));
+    let judge = Judge::new(live.clone(), clock.clone(), metrics.clone(), Arc::clone(&flows), events.clone());
+    let world = World {
+        live: live.clone(),
+        kernel: Arc::clone(&kernel),
+        flows: Arc::clone(&flows),
+        metrics: metrics.clone(),
+        clock: clock.clone(),
+        events: events.clone(),
+    };
+    let writer = Arc::new(Writer::start(world, store)?);
     let (shutdown, down) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let addresses = |listeners: &[Listener]| listeners.iter().filter_map(Listener::address).collect();
 
-    tasks.spawn(tell_time(Arc::clone(&kernel), live.clone(), clock, down.clone()));
+    let time = Time {
+        kernel: Arc::clone(&kernel),
+        live: live.clone(),
+        clock: clock.clone(),
+        writer: Arc::clone(&writer),
+    };
+    tasks.spawn(time.tell(down.clone()));
     let mut running = Running {
-        live,
-        metrics: metrics.clone(),
-        kernel,
-        flows,
+        writer: Arc::clone(&writer),
+        #[cfg(test)]
+        flows: Arc::clone(&flows),
         shutdown,
         tasks: JoinSet::new(),
         gateway: addresses(gateway.as_deref().unwrap_or_default()),
@@ -108,8 +137,21 @@ pub fn start(mut snapshot: Snapshot, clock: Clock, metrics: Metrics) -> Result<R
     let handler = Gateway::new(judge.clone(), Upstreams::default());
     spawn(&mut tasks, gateway.into_iter().flatten(), handler, gateway_slots, &down, drain);
     spawn(&mut tasks, auth.into_iter().flatten(), Auth::new(judge), INNER_CONNECTIONS, &down, drain);
-    let handler = Admin::new(metrics, down.clone());
+    let handler = Admin::new(metrics.clone(), down.clone());
     spawn(&mut tasks, admin.into_iter(), handler, INNER_CONNECTIONS, &down, drain);
+    let handler = Control::new(control::Seen {
+        live,
+        writer,
+        kernel,
+        events,
+        metrics,
+        clock,
+        gateway: running.gateway.clone(),
+        auth: running.auth.clone(),
+        admin: running.admin,
+        down: down.clone(),
+    });
+    spawn(&mut tasks, control.into_iter(), handler, CONTROL_CONNECTIONS, &down, CONTROL_DRAIN);
     running.tasks = tasks;
     Ok(running)
 }
@@ -133,45 +175,16 @@ impl Running {
         self.admin
     }
 
-    /// Reads the configuration again and puts it in force as a whole.
+    /// Reads the configuration file again and puts it in force as a whole. Gives the version since.
     ///
     /// # Errors
     /// [`ReloadError`]; the old configuration stays in force then.
-    pub fn reload(&self, path: &Path, now: u64) -> Result<u64, ReloadError> {
-        let outcome = self.try_reload(path, now);
-        if outcome.is_err() {
-            self.metrics.reload_failures.inc();
+    pub fn reload(&self) -> Result<u64, ReloadError> {
+        let applied = self.writer.change_blocking(Change::Reload).map_err(ReloadError)?;
+        if let Done::Config { warnings, .. } = &applied.done {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         }
-        outcome
-    }
-
-    fn try_reload(&self, path: &Path, now: u64) -> Result<u64, ReloadError> {
-        let mut snapshot = Snapshot::load(path, now, &self.metrics)?;
-        if let Some(key) = needs_restart(&self.live.current().config, &snapshot.config) {
-            return Err(ReloadError::NeedsRestart(key));
-        }
-        let version = snapshot.version;
-        report_warnings(&snapshot.config);
-        let old = self.live.current();
-        self.kernel.follow(&mut snapshot, Some(&old), now)?;
-        self.live.replace(snapshot);
-        let new = self.live.current();
-        self.kernel.leave(&new);
-        self.reject_blacklisted(&old, &new, now);
-        self.metrics.snapshot_version.set(i64::try_from(version).unwrap_or(i64::MAX));
-        Ok(version)
-    }
-
-    /// Rejects connections whose session the snapshot in force blacklists and `old` did not.
-    fn reject_blacklisted(&self, old: &Snapshot, new: &Snapshot, now: u64) {
-        let none = NetSet::default();
-        let trusted = new.config.gateway.as_ref().map_or(&none, |gateway| &gateway.trusted_proxies);
-        let listed = |snapshot: &Snapshot, sid: &str| snapshot.config.policy.sessions.contains(sid, now);
-        let rejected =
-            self.flows.blacklisted(|sid| listed(new, sid) && !listed(old, sid), trusted, Instant::now());
-        if rejected > 0 {
-            tracing::info!(rejected, "kernel: connections of newly blacklisted sessions are refused");
-        }
+        Ok(applied.version)
     }
 
     /// Accepts nothing more, and returns when the requests under way are finished or out of time.
@@ -185,7 +198,7 @@ impl Running {
 ///
 /// # Errors
 /// [`StartError`], or a signal that cannot be listened to.
-pub async fn run(snapshot: Snapshot, path: &Path, metrics: Metrics) -> anyhow::Result<()> {
+pub(crate) async fn run(snapshot: Snapshot, store: Option<Store>, metrics: Metrics) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -194,7 +207,7 @@ pub async fn run(snapshot: Snapshot, path: &Path, metrics: Metrics) -> anyhow::R
     if snapshot.kernel.is_none() {
         kernel::remove_leftovers(&snapshot.config.kernel);
     }
-    let running = start(snapshot, Clock::System, metrics)?;
+    let running = start_with(snapshot, store, Clock::System, metrics)?;
     for (listener, addresses) in [("gateway", running.gateway()), ("auth", running.auth())] {
         for address in addresses {
             tracing::info!(listener, %address, "listening");
@@ -207,7 +220,7 @@ pub async fn run(snapshot: Snapshot, path: &Path, metrics: Metrics) -> anyhow::R
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => match running.reload(path, Clock::System.now()) {
+            _ = hangup.recv() => match tokio::task::block_in_place(|| running.reload()) {
                 Ok(version) => tracing::info!(version, "configuration reloaded"),
                 Err(error) => tracing::error!("reload refused, the old configuration stays in force:\n{error}"),
             },
@@ -244,40 +257,33 @@ fn spawn<H: Handler>(
     }
 }
 
-/// The first key whose new value only a restart could put in force. Sockets are bound and logs opened once.
-fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
-    let gateway = |config: &Config| config.gateway.as_ref().map(|g| g.listen.clone());
-    let connections = |config: &Config| config.gateway.as_ref().map(|g| g.max_connections);
-    let auth = |config: &Config| config.auth.as_ref().map(|a| a.listen.clone());
-    if gateway(old) != gateway(new) {
-        Some("gateway.listen")
-    } else if connections(old) != connections(new) {
-        Some("gateway.max_connections")
-    } else if auth(old) != auth(new) {
-        Some("auth.listen")
-    } else if old.metrics != new.metrics {
-        Some("metrics.listen")
-    } else if old.log != new.log {
-        Some("log")
-    } else if old.kernel.mode != new.kernel.mode {
-        Some("prefilter.mode")
-    } else if old.kernel.pin_dir != new.kernel.pin_dir {
-        Some("prefilter.pin_dir")
-    } else if !old.kernel.interfaces.is_empty() && old.blacklist_capacity != new.blacklist_capacity {
-        Some("blacklist.capacity")
-    } else {
-        None
-    }
+/// What has to be told that time goes on.
+struct Time {
+    kernel: Arc<Part>,
+    live: Live,
+    clock: Clock,
+    writer: Arc<Writer>,
 }
 
-/// Tells the kernel the time often enough, until the agent ends.
-async fn tell_time(kernel: Arc<Part>, live: Live, clock: Clock, mut shutdown: watch::Receiver<bool>) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => kernel.tick(&live.current(), clock.now()),
-            _ = shutdown.wait_for(|&down| down) => return,
+impl Time {
+    /// Tells the kernel the time often enough, and has day lists forgotten that have ended, until the agent ends.
+    async fn tell(self, mut shutdown: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut day = None;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = shutdown.wait_for(|&down| down) => return,
+            }
+            let now = self.clock.now();
+            self.kernel.tick(&self.live.current(), now);
+            let today = Day::of(now);
+            if day.replace(today) != Some(today)
+                && let Err(error) = self.writer.change(Change::Forget).await
+            {
+                tracing::warn!("day lists that have ended are still in the store: {error}");
+            }
         }
     }
 }

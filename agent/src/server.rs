@@ -30,6 +30,8 @@ pub(crate) struct Connection {
     pub peer: Option<IpAddr>,
     /// Where it connected to. `None` on a unix socket.
     pub local: Option<SocketAddr>,
+    /// Who is on the other side of a unix socket, by user id.
+    pub user: Option<u32>,
     /// The peer is a proxy that passes connections through without a look at HTTP, and did not say for whom. What the
     /// requests say about their client is then the client's own word.
     pub passes_through: bool,
@@ -148,6 +150,7 @@ async fn serve_connection<H: Handler>(
     let mut connection = Connection {
         peer: socket.peer().map(|peer| peer.ip().to_canonical()),
         local: socket.local(),
+        user: socket.user(),
         passes_through: false,
         followed: limits.direct.as_ref().and_then(|direct| direct.follow(&socket)),
     };
@@ -162,6 +165,7 @@ async fn serve_connection<H: Handler>(
                     Some((source, destination)) => Connection {
                         peer: Some(source.ip().to_canonical()),
                         local: Some(destination),
+                        user: None,
                         passes_through: false,
                         followed: None,
                     },

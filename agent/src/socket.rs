@@ -1,6 +1,8 @@
 //! Sockets of either kind, and listening on them.
 
 use crate::config::Listen;
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -43,6 +45,19 @@ impl Listener {
             Listen::Unix(path) => bind_unix(path),
         };
         bound.map_err(|source| BindError { section, address: listen.to_string(), source })
+    }
+
+    /// Binds the control socket, which only the agent's user and root may open.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the path.
+    pub(crate) fn bind_control(path: &Path) -> Result<Self, BindError> {
+        let bound = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| bind_private(path));
+        bound.map_err(|source| BindError {
+            section: "control",
+            address: format!("unix:{}", path.display()),
+            source,
+        })
     }
 
     /// The address as it came out of binding, with the port that the system chose.
@@ -100,14 +115,28 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// A socket file that nobody listens on is left over from a crash and makes way; one that answers does not.
 fn bind_unix(path: &Path) -> io::Result<Listener> {
+    remove_left_over(path)?;
+    Ok(Listener::Unix(UnixListener::bind(path)?, SocketFile(path.to_owned())))
+}
+
+/// Likewise, and the file is there with its mode from the first moment.
+fn bind_private(path: &Path) -> io::Result<Listener> {
+    remove_left_over(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // Linux gives the file the mode of the socket.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
+    Ok(Listener::Unix(UnixListener::from_std(socket.into())?, SocketFile(path.to_owned())))
+}
+
+fn remove_left_over(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt as _;
     let left_over = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
         && std::os::unix::net::UnixStream::connect(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if left_over {
-        std::fs::remove_file(path)?;
-    }
-    Ok(Listener::Unix(UnixListener::bind(path)?, SocketFile(path.to_owned())))
+    if left_over { std::fs::remove_file(path) } else { Ok(()) }
 }
 
 /// Either kind of socket.
@@ -135,6 +164,15 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok(),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// The user on the other side of a unix socket, when it connected.
+    #[must_use]
+    pub(crate) fn user(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
         }
     }
 

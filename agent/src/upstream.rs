@@ -1,7 +1,7 @@
 //! Connections to upstreams: kept, bounded in time, and told apart when they fail.
 
 use crate::config::Upstream;
-use crate::message::Body;
+use crate::message::{Body, passed};
 use crate::socket::Socket;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -123,7 +123,7 @@ impl Pool {
 
         let empty = request.body().is_end_stream();
         let again = (empty && is_safe(request.method())).then(|| without_body(&request));
-        let request = if empty { without_body(&request) } else { request.map(Either::Right) };
+        let request = if empty { without_body(&request) } else { request.map(passed) };
         match self.send_once(request).await {
             Err((Failure::Broken, true)) => match again {
                 Some(again) => self.send_once(again).await.map_err(|(failure, _)| failure),

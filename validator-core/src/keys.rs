@@ -142,6 +142,17 @@ impl KeyRing {
         Ok(())
     }
 
+    /// The slots of a secret, by their numbers; none if there is no such secret.
+    #[must_use]
+    pub fn slots(&self, kid: &str) -> &[Slot] {
+        self.slots.get(kid).map_or(&[], Vec::as_slice)
+    }
+
+    /// Removes a secret.
+    pub fn remove(&mut self, kid: &str) {
+        self.slots.remove(kid);
+    }
+
     /// The slot that verifies a token of this `kid` and `iat`: the one with the greatest number that is not above
     /// `iat`, unless it has ended. An older slot never steps in for one that has ended.
     #[must_use]

@@ -50,6 +50,12 @@ impl Day {
         (era * 400 + year, month, day)
     }
 
+    /// The day that is so many days after 1970-01-01.
+    #[must_use]
+    pub const fn from_number(days: u32) -> Self {
+        Self(days)
+    }
+
     /// Days since 1970.
     #[must_use]
     pub const fn number(self) -> u32 {

@@ -14,7 +14,7 @@ use validator_core::net::{NetSet, canonical, parse_net};
 const LONGEST_SOCKET_PATH: usize = 107;
 
 /// The reverse proxy.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gateway {
     /// At least one.
     pub listen: Vec<Listen>,
@@ -43,7 +43,7 @@ pub struct Gateway {
 }
 
 /// The listener that answers another proxy's authorisation requests.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Auth {
     /// At least one.
     pub listen: Vec<Listen>,

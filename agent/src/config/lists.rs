@@ -4,6 +4,7 @@ use super::listeners::{net, nets};
 use super::problem::shown;
 use super::reader::{Section, Value};
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use validator_core::limits::MAX_INTEGER;
 use validator_core::net::{NetSet, PortSet};
@@ -19,7 +20,7 @@ const CAPACITY: usize = 1_000_000;
 pub(crate) const PIN_DIR: &str = "/sys/fs/bpf/edgegate";
 
 /// The geo databases. The files are not opened here.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GeoPaths {
     /// Cities, and with them countries.
     pub city: Option<PathBuf>,
@@ -37,7 +38,7 @@ impl GeoPaths {
 }
 
 /// The kernel prefilter. What it refuses is also in [`validator_core::Prefilter`], where it applies on every listener.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Kernel {
     /// Network interfaces to attach to; none turns the kernel prefilter off.
     pub interfaces: Vec<String>,
@@ -94,16 +95,29 @@ pub(super) fn geo(mut section: Section<'_>, folder: &Path) -> GeoPaths {
     geo
 }
 
-/// The sessions and the number of distinct ones that may be listed. `now` is in unix seconds.
-pub(super) fn blacklist(section: Option<Section<'_>>, now: u64) -> (Sessions, usize) {
-    let Some(mut section) = section else { return (Sessions::new(RETAIN_DAYS), CAPACITY) };
+/// `[blacklist]`.
+pub(super) struct Blacklist {
+    /// All that is listed.
+    pub(super) sessions: Sessions,
+    /// The same by day, sorted and each once.
+    pub(super) days: BTreeMap<Day, Vec<Box<str>>>,
+    /// How many distinct ones may be listed.
+    pub(super) capacity: usize,
+}
+
+/// The blacklist of the configuration. `now` is in unix seconds.
+pub(super) fn blacklist(section: Option<Section<'_>>, now: u64) -> Blacklist {
+    let Some(mut section) = section else {
+        return Blacklist { sessions: Sessions::new(RETAIN_DAYS), days: BTreeMap::new(), capacity: CAPACITY };
+    };
     let retain_days = section.number("retain_days", &(0..=36_500)).unwrap_or(RETAIN_DAYS);
     let capacity = section.number("capacity", &(1..=10_000_000)).unwrap_or(CAPACITY);
-    let days = section.section("days");
+    let lists = section.section("days");
     section.finish();
 
     let mut sessions = Sessions::new(retain_days);
-    for (name, place, value) in days.as_ref().map(Section::entries).unwrap_or_default() {
+    let mut days = BTreeMap::<Day, Vec<Box<str>>>::new();
+    for (name, place, value) in lists.as_ref().map(Section::entries).unwrap_or_default() {
         let day = Day::from_name(name);
         match day {
             None => place.problem("not a day of the calendar; write YYYYMMDD"),
@@ -116,16 +130,21 @@ pub(super) fn blacklist(section: Option<Section<'_>>, now: u64) -> (Sessions, us
         for sid in sids(&value) {
             if let Some(day) = day {
                 sessions.add(day, sid);
+                days.entry(day).or_default().push(sid.into());
             }
         }
     }
-    if let Some(days) = days
+    for list in days.values_mut() {
+        list.sort_unstable();
+        list.dedup();
+    }
+    if let Some(lists) = lists
         && sessions.len() > capacity
     {
         let found = sessions.len();
-        days.place.problem(format!("{found} distinct sessions, but capacity is {capacity}; raise it"));
+        lists.place.problem(format!("{found} distinct sessions, but capacity is {capacity}; raise it"));
     }
-    (sessions, capacity)
+    Blacklist { sessions, days, capacity }
 }
 
 /// Comma-separated, or one per element of a list.

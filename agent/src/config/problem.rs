@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, and where.
 
+use super::layers::Layer;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
@@ -62,11 +63,8 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Collects problems and warnings while a file is read. Shared by reference, so that every value can report for itself.
+/// Collects problems and warnings while texts are read. Shared by reference, so that every value can report for itself.
 pub(super) struct Report {
-    file: Arc<Path>,
-    /// Byte offsets at which lines start.
-    starts: Vec<usize>,
     problems: RefCell<Vec<Found>>,
     warnings: RefCell<Vec<Found>>,
 }
@@ -79,14 +77,8 @@ struct Found {
 }
 
 impl Report {
-    pub(super) fn new(file: &Path, text: &str) -> Self {
-        let after_newlines = text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(at, _)| at + 1);
-        Self {
-            file: file.into(),
-            starts: std::iter::once(0).chain(after_newlines).collect(),
-            problems: RefCell::default(),
-            warnings: RefCell::default(),
-        }
+    pub(super) fn new() -> Self {
+        Self { problems: RefCell::default(), warnings: RefCell::default() }
     }
 
     pub(super) fn problem(&self, offset: usize, key: &str, text: String) {
@@ -97,17 +89,22 @@ impl Report {
         self.warnings.borrow_mut().push(Found { offset, key: key.to_owned(), text });
     }
 
-    /// The warnings, or the problems if there is one. `text` is what the report was made for.
-    pub(super) fn finish(self, text: &str) -> Result<Vec<Problem>, Problems> {
-        let Self { file, starts, problems, warnings } = self;
+    /// The warnings, or the problems if there is one. `layers` are what was read.
+    pub(super) fn finish(self, layers: &[Layer<'_>]) -> Result<Vec<Problem>, Problems> {
+        let Self { problems, warnings } = self;
+        let texts = Text::all(layers);
         let placed = |mut found: Vec<Found>| -> Vec<Problem> {
             // Stable: what is reported about one place stays in the order of the checks.
             found.sort_by_key(|found| found.offset);
-            let problem = |found: Found| Problem {
-                file: file.clone(),
-                at: Some(position(&starts, text, found.offset)),
-                key: found.key,
-                text: one_line(found.text),
+            let problem = |found: Found| {
+                let after = texts.partition_point(|text| text.start <= found.offset);
+                let text = &texts[after.saturating_sub(1)];
+                Problem {
+                    file: text.file.clone(),
+                    at: Some(text.position(found.offset.saturating_sub(text.start))),
+                    key: found.key,
+                    text: one_line(found.text),
+                }
             };
             found.into_iter().map(problem).collect()
         };
@@ -116,14 +113,51 @@ impl Report {
     }
 
     /// The problems of a text that does not parse: one per line, because the others of a line follow from the first.
-    pub(super) fn finish_syntax(self, text: &str) -> Problems {
-        let file = self.file.clone();
-        let mut problems = match self.finish(text) {
+    pub(super) fn finish_syntax(self, layers: &[Layer<'_>]) -> Problems {
+        let mut problems = match self.finish(layers) {
             Err(Problems(problems)) => problems,
-            Ok(_) => return Problems::of_file(&file, "is not TOML".into()),
+            Ok(_) => {
+                let file = layers.first().map_or(Path::new(""), |layer| layer.name);
+                return Problems::of_file(file, "is not TOML".into());
+            }
         };
-        problems.dedup_by_key(|problem| problem.at.map(|(line, _)| line));
+        problems.dedup_by_key(|problem| (problem.file.clone(), problem.at.map(|(line, _)| line)));
         Problems(problems)
+    }
+}
+
+/// One of the texts that a configuration is made of, to find lines in.
+struct Text<'t> {
+    file: Arc<Path>,
+    text: &'t str,
+    /// Its first byte, counted through all texts.
+    start: usize,
+    /// Bytes of the text at which lines start.
+    lines: Vec<usize>,
+}
+
+impl<'t> Text<'t> {
+    /// All of them in order; there is at least one.
+    fn all(layers: &[Layer<'t>]) -> Vec<Self> {
+        let none = [Layer { name: Path::new(""), text: "" }];
+        let layers = if layers.is_empty() { &none } else { layers };
+        let mut start = 0;
+        let text = |layer: &Layer<'t>| {
+            let newlines = layer.text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(at, _)| at + 1);
+            let lines = std::iter::once(0).chain(newlines).collect();
+            let text = Self { file: layer.name.into(), text: layer.text, start, lines };
+            // One more, so that the end of a text is not the start of the next.
+            start += layer.text.len() + 1;
+            text
+        };
+        layers.iter().map(text).collect()
+    }
+
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|&start| start <= offset).max(1);
+        let start = self.lines.get(line - 1).copied().unwrap_or(0);
+        let before = self.text.as_bytes().get(start..offset.min(self.text.len())).unwrap_or_default();
+        (line, String::from_utf8_lossy(before).chars().count() + 1)
     }
 }
 
@@ -204,13 +238,6 @@ fn nearest<'k>(given: &str, known: &[&'k str]) -> Option<&'k str> {
         (distance <= length / 3).then_some((distance, word))
     });
     scored.min().map(|(_, word)| word)
-}
-
-fn position(starts: &[usize], text: &str, offset: usize) -> (usize, usize) {
-    let line = starts.partition_point(|&start| start <= offset).max(1);
-    let start = starts.get(line - 1).copied().unwrap_or(0);
-    let before = text.as_bytes().get(start..offset.min(text.len())).unwrap_or_default();
-    (line, String::from_utf8_lossy(before).chars().count() + 1)
 }
 
 /// Messages of other crates may draw over several lines.

@@ -262,7 +262,7 @@ pub(super) fn wipe(table: &mut DeTable<'_>) {
     }
 }
 
-fn wipe_value(value: &mut DeValue<'_>) {
+pub(super) fn wipe_value(value: &mut DeValue<'_>) {
     match value {
         DeValue::String(std::borrow::Cow::Owned(text)) => text.zeroize(),
         DeValue::Array(array) => array.iter_mut().for_each(|element| wipe_value(element.get_mut())),

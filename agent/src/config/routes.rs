@@ -32,7 +32,7 @@ const FRAMING: [&str; 11] = [
 ];
 
 /// What a route needs besides its [`Route`].
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RouteSettings {
     /// Headers of every refusal.
     pub deny_headers: Vec<(HeaderName, HeaderValue)>,

@@ -1,5 +1,6 @@
 //! `[secrets]` and `[secure_token]`: everything that must not be printed.
 
+use super::layers::HIDDEN;
 use super::problem::Place;
 use super::reader::{Section, Value};
 use base64::Engine as _;
@@ -25,14 +26,46 @@ const LONGEST_FILE: u64 = 1024 * 1024;
 const ALGORITHMS: [(&str, Algorithm); 2] =
     [(Algorithm::Md5.name(), Algorithm::Md5), (Algorithm::HmacSha256.name(), Algorithm::HmacSha256)];
 
-/// The secrets of Content JWTs; and whether any is configured, good or not.
-pub(super) fn keys(section: Option<&Section<'_>>, folder: &Path) -> (KeyRing, bool) {
+/// A slot as it may be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotInfo {
+    /// The secret's name.
+    pub kid: Box<str>,
+    /// The first `iat` that it verifies, in unix seconds.
+    pub slot: u64,
+    /// When it ends, in unix seconds.
+    pub until: Option<u64>,
+    /// How long the key is.
+    pub bytes: usize,
+}
+
+/// `[secrets]`.
+pub(super) struct Keys {
+    /// The secrets of Content JWTs.
+    pub(super) ring: KeyRing,
+    /// What may be shown of them.
+    pub(super) slots: Vec<SlotInfo>,
+    /// Whether any is configured, good or not.
+    pub(super) any: bool,
+}
+
+/// The secrets of Content JWTs.
+pub(super) fn keys(section: Option<&Section<'_>>, folder: &Path) -> Keys {
     let mut ring = KeyRing::default();
+    let mut infos = Vec::new();
     let entries = section.map(Section::entries).unwrap_or_default();
     let any = !entries.is_empty();
     for (kid, place, value) in entries {
         let section = value.section_like("a table [secrets.NAME]");
         let Some(slots) = section.map(|section| slots(section, folder)) else { continue };
+        let info = |(slot, bytes): &(Slot, usize)| SlotInfo {
+            kid: kid.into(),
+            slot: slot.slot,
+            until: slot.until,
+            bytes: *bytes,
+        };
+        infos.extend(slots.iter().map(info));
+        let slots = slots.into_iter().map(|(slot, _)| slot).collect();
         // Without a good slot there is already a problem.
         if let Err(error) = ring.insert(kid, slots)
             && error != KeyError::NoSlots
@@ -40,10 +73,11 @@ pub(super) fn keys(section: Option<&Section<'_>>, folder: &Path) -> (KeyRing, bo
             place.problem(error.to_string());
         }
     }
-    (ring, any)
+    Keys { ring, slots: infos, any }
 }
 
-fn slots(mut section: Section<'_>, folder: &Path) -> Vec<Slot> {
+/// The slots of a secret, each with the length of its key.
+fn slots(mut section: Section<'_>, folder: &Path) -> Vec<(Slot, usize)> {
     let any_size = section.boolean("allow_key_size", false);
     let way_out = "write for example slots = [ { slot = 0, key_file = \"/etc/edgegate/key\" } ]";
     let list = section.require("slots", way_out).map(|value| {
@@ -56,20 +90,20 @@ fn slots(mut section: Section<'_>, folder: &Path) -> Vec<Slot> {
     let mut numbers = BTreeMap::new();
     let mut slots = Vec::new();
     for section in list.unwrap_or_default() {
-        let Some((place, slot)) = slot(section, any_size, folder) else { continue };
+        let Some((place, slot, bytes)) = slot(section, any_size, folder) else { continue };
         if let Some(earlier) = numbers.insert(slot.slot, place.key.clone()) {
             place.problem(format!(
                 "slot {} is already taken by {earlier}; give each slot its own number",
                 slot.slot
             ));
         } else {
-            slots.push(slot);
+            slots.push((slot, bytes));
         }
     }
     slots
 }
 
-fn slot<'t>(mut section: Section<'t>, any_size: bool, folder: &Path) -> Option<(Place<'t>, Slot)> {
+fn slot<'t>(mut section: Section<'t>, any_size: bool, folder: &Path) -> Option<(Place<'t>, Slot, usize)> {
     let range = 0..=MAX_INTEGER;
     let number = section.require("slot", "write the first `iat` that it verifies, or 0").and_then(|value| {
         let number = value.number(&range)?;
@@ -104,20 +138,39 @@ fn slot<'t>(mut section: Section<'t>, any_size: bool, folder: &Path) -> Option<(
     };
     section.finish();
     let (place, slot) = number?;
-    Some((place, Slot { slot, until: until.map(|(until, _)| until), key: key? }))
+    let (key, bytes) = key?;
+    Some((place, Slot { slot, until: until.map(|(until, _)| until), key }, bytes))
 }
 
-fn key_of(text: &str, any_size: bool, place: &Place<'_>) -> Option<Key> {
+fn key_of(text: &str, any_size: bool, place: &Place<'_>) -> Option<(Key, usize)> {
+    if is_placeholder(text, place) {
+        return None;
+    }
+    match key(text, any_size) {
+        Ok((key, bytes)) => Some((key, bytes.len())),
+        Err(why) => {
+            place.problem(why);
+            None
+        }
+    }
+}
+
+/// Reads a key, and gives its bytes too.
+///
+/// # Errors
+/// What is wrong with it, without a character of it.
+pub(crate) fn key(text: &str, any_size: bool) -> Result<(Key, Zeroizing<Vec<u8>>), String> {
     // The decoder asks for whole groups; a buffer that never grows leaves no copy behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() + 4));
     // The decoder's own message shows a character of the key.
     if BASE64.decode_vec(text, &mut bytes).is_err() {
-        place.problem(
-            "the key is not base64url; write its bytes with A-Z a-z 0-9 - _ only, where plain base64 has + and /",
+        return Err(
+            "the key is not base64url; write its bytes with A-Z a-z 0-9 - _ only, where plain base64 has + and /"
+                .to_owned(),
         );
-        return None;
     }
-    Key::new(&bytes, any_size).map_err(|error| place.problem(error.to_string())).ok()
+    let key = Key::new(&bytes, any_size).map_err(|error| error.to_string())?;
+    Ok((key, bytes))
 }
 
 /// One `[secure_token.NAME]`, not prepared for an algorithm yet, because a route may choose another.
@@ -161,7 +214,10 @@ fn token_secrets(mut section: Section<'_>, folder: &Path) -> TokenSecrets {
     let file = section.take("secrets_file");
     let texts = match (list, single, file) {
         (Some(value), None, None) => listed(&value),
-        (None, Some(value), None) => value.text().map(|text| vec![secret(text.as_bytes())]),
+        (None, Some(value), None) => {
+            let text = value.text().filter(|text| !is_placeholder(text, &value.place));
+            text.map(|text| vec![secret(text.as_bytes())])
+        }
         (None, None, Some(value)) => value.path(folder).and_then(|path| lines(&path, &value.place)),
         (None, None, None) => {
             let way_out = "write exactly one of secrets, secrets_file and secure_token_secret";
@@ -184,7 +240,9 @@ fn listed(value: &Value<'_>) -> Option<Vec<Zeroizing<Vec<u8>>>> {
     if list.is_empty() {
         value.place.problem("needs at least one secret");
     }
-    Some(list.iter().filter_map(Value::text).map(|text| secret(text.as_bytes())).collect())
+    let texts =
+        list.iter().filter_map(|value| value.text().filter(|text| !is_placeholder(text, &value.place)));
+    Some(texts.map(|text| secret(text.as_bytes())).collect())
 }
 
 /// The lines of a file, without those that are empty.
@@ -207,6 +265,17 @@ fn lines(path: &Path, place: &Place<'_>) -> Option<Vec<Zeroizing<Vec<u8>>>> {
         place.problem(format!("{} has no secret; write one per line", path.display()));
     }
     Some(secrets)
+}
+
+/// Whether this is what a configuration shows in place of a secret.
+fn is_placeholder(text: &str, place: &Place<'_>) -> bool {
+    let placeholder = text == HIDDEN;
+    if placeholder {
+        place.problem(
+            "stands for a secret that is not shown; write the secret itself, or the name of a file with it",
+        );
+    }
+    placeholder
 }
 
 fn secret(text: &[u8]) -> Zeroizing<Vec<u8>> {

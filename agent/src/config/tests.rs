@@ -281,7 +281,7 @@ fn defaults() {
     assert!(!kernel.required && !kernel.monitor);
     assert_eq!(kernel.pin_dir, Path::new("/sys/fs/bpf/edgegate"));
     assert_eq!(config.blacklist_capacity, 1_000_000);
-    let day = validator_core::Day::of(NOW - 31 * 86_400);
+    let day = Day::of(NOW - 31 * 86_400);
     assert!(
         config.policy.sessions.is_retained(day, NOW)
             && !config.policy.sessions.is_retained(day, NOW + 86_400)

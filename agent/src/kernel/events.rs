@@ -2,6 +2,7 @@
 
 use super::error::KernelError;
 use super::object::pinned;
+use crate::events::{Bus, Event as Told};
 use aya::maps::{MapData, RingBuf};
 use ebpf_abi::{COUNTRY_UNKNOWN, Event, Outcome, SessionKey, map};
 use std::net::{IpAddr, Ipv6Addr};
@@ -25,12 +26,12 @@ impl Events {
         ring.map(Self).map_err(KernelError::map(map::EVENTS))
     }
 
-    /// Logs events for as long as it is polled.
-    pub(crate) async fn log(mut self) {
+    /// Logs events, and tells them to who listens, for as long as it is polled.
+    pub(crate) async fn tell(mut self, bus: Bus) {
         loop {
             while let Some(item) = self.0.next() {
                 if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) {
-                    report(&event);
+                    report(&event, &bus);
                 }
             }
             sleep(PAUSE).await;
@@ -38,7 +39,7 @@ impl Events {
     }
 }
 
-fn report(event: &Event) {
+fn report(event: &Event, bus: &Bus) {
     let Some(outcome) = Outcome::ALL.get(event.outcome as usize) else { return };
     let (verdict, reason) = outcome.labels();
     tracing::info!(
@@ -53,6 +54,17 @@ fn report(event: &Event) {
         packets = event.packets,
         "kernel"
     );
+    bus.tell(|| Told::Kernel {
+        verdict,
+        reason,
+        source: address(event.source),
+        source_port: (event.source_port != 0).then_some(event.source_port),
+        destination: address(event.destination),
+        destination_port: (event.destination_port != 0).then_some(event.destination_port),
+        country: country(event.country),
+        session_hash: (event.session != SessionKey::default()).then(|| hash(event.session)),
+        packets: event.packets,
+    });
 }
 
 fn address(bytes: [u8; 16]) -> IpAddr {

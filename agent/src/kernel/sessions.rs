@@ -69,6 +69,37 @@ impl SessionMap {
         Ok(count)
     }
 
+    /// Brings single sessions up to date, as of a generation that is still to come: each with the last day on which it
+    /// counts, or `None` if it does not any more. The same session may come twice if it says the same.
+    ///
+    /// # Errors
+    /// [`KernelError`], above all that there is no room; some of it may be done then.
+    pub(crate) fn change<'s>(
+        &mut self,
+        changes: impl Iterator<Item = (&'s str, Option<u32>)>,
+        generation: u32,
+    ) -> Result<(), KernelError> {
+        let problem = |error: io::Error| KernelError::map(map::SESSIONS)(MapError::IoError(error));
+        let (mut gone, mut changed) = (Vec::new(), HashMap::new());
+        for (sid, last_day) in changes {
+            // What has no key is looked up by userspace alone.
+            let Some(key) = session_key(sid.as_bytes()) else { continue };
+            match last_day {
+                Some(last_day) => drop(changed.insert(key, Session { last_day, generation })),
+                None => gone.push(key),
+            }
+        }
+        // A bit too many only costs a look-up; the next whole sync clears it.
+        for (word, bit) in changed.keys().map(|key| key.bit()) {
+            if let Some(word) = self.bits.get(word as usize) {
+                word.fetch_or(1 << bit, Ordering::Relaxed);
+            }
+        }
+        sys::remove_if_there(&self.map, &gone).map_err(problem)?;
+        let changed: Vec<(SessionKey, Session)> = changed.into_iter().collect();
+        sys::write_entries(&self.map, &changed).map_err(problem)
+    }
+
     /// How many sessions there is room for.
     pub(crate) fn capacity(&self) -> Result<u32, KernelError> {
         self.map.info().map(|info| info.max_entries()).map_err(KernelError::map(map::SESSIONS))

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 // linux/bpf.h
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
@@ -92,6 +93,30 @@ pub fn remove_entries<K: bytemuck::Pod>(map: &MapData, keys: &[K]) -> io::Result
         return Err(io::ErrorKind::InvalidInput.into());
     }
     keys.chunks(BATCH).try_for_each(|keys| each_batch(BPF_MAP_DELETE_BATCH, map, keys, None::<&[u64]>))
+}
+
+/// Removes entries of a hash, those of them that are there.
+///
+/// # Errors
+/// What the kernel says. Some of the entries may be gone then.
+pub fn remove_if_there<K: bytemuck::Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
+    if map.info().map_err(io::Error::other)?.key_size() as usize != size_of::<K>() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for key in keys {
+        let mut call = ElementCall {
+            map: descriptor(map),
+            padding: 0,
+            key: (&raw const *key) as u64,
+            value: 0,
+            flags: 0,
+        };
+        match bpf(BPF_MAP_DELETE_ELEM, &mut call) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Reads all entries of a hash that nobody else writes meanwhile.

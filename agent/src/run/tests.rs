@@ -18,6 +18,7 @@ struct Gate {
     running: Running,
     folder: tempfile::TempDir,
     kernel: Arc<Recorder>,
+    metrics: Metrics,
 }
 
 /// An answer.
@@ -33,15 +34,15 @@ impl Gate {
         std::fs::write(&path, config(trusted_proxies, "")).unwrap();
         let metrics = Metrics::new().unwrap();
         let snapshot = Snapshot::load(&path, NOW, &metrics).unwrap();
-        let running = start(snapshot, Clock::fixed(NOW), metrics).unwrap();
+        let running = start(snapshot, Clock::fixed(NOW), metrics.clone()).unwrap();
         let kernel = recorded_by(&running.flows);
-        Self { running, folder, kernel }
+        Self { running, folder, kernel, metrics }
     }
 
     fn reload(&self, trusted_proxies: &str, blacklist: &str) {
         let path = self.folder.path().join("edgegate.toml");
         std::fs::write(&path, config(trusted_proxies, blacklist)).unwrap();
-        self.running.reload(&path, NOW).unwrap();
+        self.running.reload().unwrap();
     }
 
     fn rejected(&self) -> Vec<(Flow, u32)> {
@@ -125,7 +126,7 @@ async fn connections_of_the_gateway() {
     assert!(reply.closed, "{}", reply.head);
     assert_eq!(gate.rejected(), [(flow(&two), stage::NO_MORE_DATA)]);
     assert_eq!(two.read(&mut [0]).await.unwrap(), 0);
-    let metrics = gate.running.metrics.render().unwrap();
+    let metrics = gate.metrics.render().unwrap();
     for line in [
         "edgegate_flows_rejected_total{cause=\"blacklisted\"} 1",
         "edgegate_flows_rejected_total{cause=\"denied\"} 1",
