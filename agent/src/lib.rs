@@ -18,6 +18,7 @@ mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod ctl;
 pub mod demo;
 mod flows;
 mod gateway;
