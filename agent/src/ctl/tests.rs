@@ -129,6 +129,25 @@ edge-1        5    0       12  2023-11-14T22:13:20Z
     assert_eq!(out, expected);
 }
 
+/// What the README shows is what comes out.
+#[tokio::test]
+async fn the_readmes_examples() {
+    let readme = include_str!("../../../README.md");
+    let status = r#"{"version":12,"agent":"0.1.0","pid":4711,"started":1700000000,"uptime_seconds":65,
+        "config":{"file":"/etc/edgegate/edgegate.toml","pushed":true,"fleet":false,"routes":3,"warnings":[]},
+        "listeners":{"gateway":["0.0.0.0:8080"],"auth":["127.0.0.1:9180"],"metrics":"127.0.0.1:9190"},
+        "blacklist":{"sessions":3,"capacity":1000000,"days":1,"retain_days":31},
+        "lists":{"deny":2,"allow":0},"secrets":{"kids":1,"slots":2},
+        "kernel":{"state":"on","why":null,"interfaces":["eth0"],"monitor":false},
+        "store":{"path":"/var/lib/edgegate/state.redb","bytes":1589248,"writable":true},"fleet":null}"#;
+    let days = r#"{"version":12,"sessions":3,"capacity":1000000,"retain_days":31,"days":[
+        {"day":"20251228","sessions":3,"file":1,"pushed":2,"fleet":0,"last_day":"20260128"}]}"#;
+    for (answer, arguments) in [(status, &["status"][..]), (days, &["blacklist", "list"])] {
+        let (_, out) = shown(answer, arguments).await;
+        assert!(readme.contains(&format!("```text\n{out}```\n")), "{out}");
+    }
+}
+
 #[tokio::test]
 async fn configuration() {
     let get = r#"{"version":4,"file":"/etc/e.toml","pushed":"leeway = 2\n","fleet":null,"values":[
