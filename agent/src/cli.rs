@@ -2,12 +2,14 @@
 
 use crate::check::{self, Question};
 use crate::clock::Clock;
+use crate::ctl::Ctl;
 use crate::metrics::Metrics;
 use crate::sign::{self, Claims, ContentJwt, Window};
 use crate::snapshot::Snapshot;
-use crate::{config, demo, kernel, logging, run, state};
+use crate::{ctl, demo, logging, run, state};
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,11 +51,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Control what is in force.
-    Ctl {
-        #[command(subcommand)]
-        command: CtlCommand,
-    },
+    /// Control a running agent. Exits 0 when it is done, 1 if the agent refused it, 2 on an error.
+    Ctl(Box<Ctl>),
     /// Explain the verdict on a URL, step by step. Exits 0 if it is allowed, 1 if not, 2 on an error.
     Check(CheckArgs),
     /// Make a URL with a token.
@@ -61,14 +60,11 @@ enum Command {
         #[command(subcommand)]
         scheme: SignCommand,
     },
-}
-
-#[derive(Subcommand)]
-enum CtlCommand {
-    /// Look at the kernel part, or take it out. Its filter stays in force when the agent ends.
-    Prefilter {
-        #[command(subcommand)]
-        command: PrefilterCommand,
+    /// Print a script that completes these commands in a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
     },
 }
 
@@ -79,21 +75,6 @@ enum ConfigCommand {
         /// The configuration file.
         file: PathBuf,
     },
-}
-
-#[derive(Subcommand)]
-enum PrefilterCommand {
-    /// Show interfaces, maps and counters. Exits 0 if an interface is filtered, 1 if none is, 2 on an error.
-    Status(PinDir),
-    /// Take program, links and maps out of the kernel. Refused while an agent runs that uses them.
-    Detach(PinDir),
-}
-
-#[derive(Args)]
-struct PinDir {
-    /// Where they are pinned: `prefilter.pin_dir` of the configuration.
-    #[arg(long, value_name = "DIR", default_value = config::PIN_DIR)]
-    pin_dir: PathBuf,
 }
 
 #[derive(Args)]
@@ -212,6 +193,13 @@ enum AlgorithmName {
     HmacSha256,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -219,12 +207,13 @@ pub fn main() -> ExitCode {
         Command::Demo { listen, once } => demo(listen, once),
         Command::Run { config } => run(&config),
         Command::Config { command: ConfigCommand::Check { file } } => config_check(&file),
-        Command::Ctl { command: CtlCommand::Prefilter { command } } => prefilter(&command),
+        Command::Ctl(args) => ctl::main(*args),
         Command::Check(args) => check(args),
         Command::Sign { scheme } => match scheme {
             SignCommand::ContentJwt(args) => sign_content_jwt(*args),
             SignCommand::SecureToken(args) => sign_secure_token(&args),
         },
+        Command::Completions { shell } => completions(shell),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("edgegate: {error:#}");
@@ -259,23 +248,18 @@ fn config_check(path: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn prefilter(command: &PrefilterCommand) -> anyhow::Result<ExitCode> {
-    match command {
-        PrefilterCommand::Status(PinDir { pin_dir }) => {
-            let status = kernel::status(pin_dir)?;
-            print!("{status}");
-            Ok(if status.attached() { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
-        }
-        PrefilterCommand::Detach(PinDir { pin_dir }) => {
-            let interfaces = kernel::detach(pin_dir)?;
-            for interface in &interfaces {
-                println!("{interface}: detached");
-            }
-            if interfaces.is_empty() {
-                println!("nothing was attached");
-            }
-            Ok(ExitCode::SUCCESS)
-        }
+fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
+    let generator = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    // Not straight to standard output: the generator would panic if that is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(generator, &mut Cli::command(), "edgegate", &mut script);
+    match std::io::stdout().write_all(&script) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write the script"),
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod control;
+mod ctl;
 pub mod demo;
 mod events;
 mod flows;

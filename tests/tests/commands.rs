@@ -182,6 +182,44 @@ fn sign_check_and_gateway_agree() {
     }
 }
 
+/// Whatever runs in the environment: a socket of its own, and no agent.
+#[test]
+fn ctl_says_what_is_missing() {
+    let home = Home::new();
+    let output = home.output(&["ctl", "--socket", "absent.sock", "status"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("absent.sock") && text.contains("is the agent running?"), "{text}");
+
+    let mut command = home.command(&["ctl", "blacklist", "list"]);
+    command.env("EDGEGATE_SOCKET", "elsewhere.sock");
+    let output = finish(command);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("elsewhere.sock"));
+    // A key as an argument would stand in the process list.
+    let output = home.output(&["ctl", "secret", "put", "kid", "c2VjcmV0", "--slot", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// The shells themselves take the scripts, where they are installed.
+#[test]
+fn completions() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = home.output(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let script = stdout(&output);
+        assert!(script.contains("blacklist") && script.contains("import"), "{shell}: {script}");
+        home.write(shell, script);
+        let mut command = Command::new(shell);
+        command.args(["-n", home.path(shell).to_str().unwrap()]);
+        if let Ok(checked) = command.output() {
+            assert!(checked.status.success(), "{checked:?}");
+        }
+    }
+    assert_eq!(home.output(&["completions", "tcsh"]).status.code(), Some(2));
+}
+
 #[test]
 fn the_demo_does_what_it_promises() {
     let output = Home::new().output(&["demo", "--once", "--listen", "127.0.0.1:0"]);
