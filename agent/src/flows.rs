@@ -6,6 +6,7 @@
 use crate::clock::Clock;
 use crate::kernel::KernelError;
 use crate::logging::Limiter;
+use crate::socket::Cut;
 use crate::wire::idle::Idleness;
 use arc_swap::ArcSwapOption;
 use ebpf_abi::{Address, Flow, stage};
@@ -92,7 +93,7 @@ fn client(flow: &Flow) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(flow.source)).to_canonical()
 }
 
-/// The connections of a process. Without a kernel part nothing is remembered.
+/// The connections of a process. Those of other servers are only remembered for the kernel part.
 pub(crate) struct Flows {
     /// Whether `kernel` is there: asking this costs requests less than asking that.
     on: AtomicBool,
@@ -109,6 +110,7 @@ pub(crate) struct Flows {
 struct Seen {
     flow: Flow,
     session: Mutex<Option<Arc<str>>>,
+    cut: Arc<Cut>,
 }
 
 struct Asked {
@@ -140,7 +142,8 @@ impl Flows {
     /// Follows a connection of a direct client until the result is dropped.
     #[must_use]
     pub(crate) fn follow(self: &Arc<Self>, flow: Flow) -> Followed {
-        Followed { flows: Arc::clone(self), seen: Arc::new(Seen { flow, session: Mutex::default() }) }
+        let seen = Seen { flow, session: Mutex::default(), cut: Arc::default() };
+        Followed { flows: Arc::clone(self), seen: Arc::new(seen) }
     }
 
     /// A connection waits for a request.
@@ -175,7 +178,7 @@ impl Flows {
         true
     }
 
-    /// Rejects a connection. False: no kernel part, or it cannot.
+    /// Rejects a connection in the kernel. False: no kernel part, or it cannot.
     pub(crate) fn reject(&self, flow: &Flow, cause: Cause) -> bool {
         let (stage, lasting) = cause.effect();
         match self.with_kernel(|kernel| kernel.reject(flow, stage, lasting)) {
@@ -193,29 +196,46 @@ impl Flows {
         }
     }
 
-    /// Rejects the connections whose session `is_listed` (now, and was not before), but for those of `trusted` clients;
-    /// says how many.
+    /// Cuts the connections whose session `is_listed` (now, and was not before), but for those of `trusted` clients; says
+    /// how many. Those of another server only the kernel part can cut.
     pub(crate) fn blacklisted(
         &self,
         is_listed: impl Fn(&str) -> bool,
         trusted: &NetSet,
         now: Instant,
     ) -> usize {
-        if !self.is_on() {
-            return 0;
-        }
         // Copied, so that no request waits while sessions are looked up.
         let open: Vec<Arc<Seen>> = locked(&self.open).values().cloned().collect();
-        let open = open.iter().filter_map(|seen| Some((seen.flow, locked(&seen.session).clone()?)));
+        let concerns = |flow: &Flow, session: &str| is_listed(session) && !trusted.contains(client(flow));
+        let cut = open
+            .iter()
+            .filter(|seen| {
+                locked(&seen.session).as_ref().is_some_and(|session| concerns(&seen.flow, session))
+            })
+            .map(|seen| self.cut(seen))
+            .filter(|&cut| cut)
+            .count();
+        if !self.is_on() {
+            return cut;
+        }
         let asked: Vec<(Flow, Arc<str>)> = locked(&self.asked)
             .iter()
             .take_while(|(_, asked)| !asked.is_old(now))
             .map(|(flow, asked)| (*flow, Arc::clone(&asked.session)))
             .collect();
-        open.chain(asked)
-            .filter(|(flow, session)| is_listed(session) && !trusted.contains(client(flow)))
+        let rejected = asked
+            .iter()
+            .filter(|(flow, session)| concerns(flow, session))
             .filter(|(flow, _)| self.reject(flow, Cause::Blacklisted))
-            .count()
+            .count();
+        cut + rejected
+    }
+
+    /// Cuts a connection of the gateway. False: that was done before.
+    fn cut(&self, seen: &Seen) -> bool {
+        // First the kernel, for what the client has under way must not reach the next owner of the port.
+        self.reject(&seen.flow, Cause::Blacklisted);
+        seen.cut.cut()
     }
 
     fn is_on(&self) -> bool {
@@ -251,9 +271,6 @@ impl Followed {
 
     /// A session was allowed on it. True: it was not the last one already.
     pub(crate) fn saw(&self, session: &str) -> bool {
-        if !self.flows.is_on() {
-            return false;
-        }
         let mut last = locked(&self.seen.session);
         if last.as_deref() == Some(session) {
             return false;
@@ -267,9 +284,20 @@ impl Followed {
         true
     }
 
-    /// Rejects it.
-    pub(crate) fn reject(&self, cause: Cause) {
-        self.flows.reject(&self.seen.flow, cause);
+    /// A request of a blacklisted session was refused on it: the kernel part lets no more of them through, and the refusal
+    /// is still delivered.
+    pub(crate) fn denied(&self) {
+        self.flows.reject(&self.seen.flow, Cause::Denied);
+    }
+
+    /// Its session is blacklisted.
+    pub(crate) fn cut(&self) {
+        self.flows.cut(&self.seen);
+    }
+
+    /// What cuts it.
+    pub(crate) fn cutter(&self) -> Arc<Cut> {
+        Arc::clone(&self.seen.cut)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The gateway: a reverse proxy that lets good requests through, without their token.
 
 use crate::config::{self, Upstream};
-use crate::flows::Cause;
 use crate::judge::{Answer, Asked, Judge, Judged};
 use crate::message::{
     Body, Refusal, answer, closing, forwarded_client, passed, refusal, remove_hop_by_hop, single,
@@ -135,7 +134,7 @@ impl Gateway {
                     && followed.saw(session)
                     && self.judge.is_blacklisted(session)
                 {
-                    followed.reject(Cause::Blacklisted);
+                    followed.cut();
                 }
                 prepare_upstream(&mut request, &judged, &origin, connection, session.as_deref());
                 self.proxy(settings, &settings.upstream, upstream_uri, request).await
@@ -152,7 +151,7 @@ impl Gateway {
                 let response = denial(settings, &judged, status, *reason);
                 match followed {
                     Some(followed) if judged.answer.denies_session() => {
-                        followed.reject(Cause::Denied);
+                        followed.denied();
                         closing(response)
                     }
                     _ => response,

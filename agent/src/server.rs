@@ -181,6 +181,10 @@ async fn serve_connection<H: Handler>(
         }
     }
 
+    let cut = connection.followed.as_ref().map(Followed::cutter);
+    if let Some(cut) = &cut {
+        socket.reset_if_cut(Arc::clone(cut));
+    }
     let idleness = connection.followed.as_ref().map(Followed::idleness);
     let wire = Wire::new(socket, preread, limits.timeouts).tell(idleness);
     let (heads, answers) = (wire.heads(), wire.answers());
@@ -217,7 +221,18 @@ async fn serve_connection<H: Handler>(
         // A client may close its sending side once it has asked.
         .half_close(true)
         .serve_connection(TokioIo::new(wire), service);
-    if let Err(error) = watcher.watch(served).await {
+    let cut = async {
+        match &cut {
+            Some(cut) => cut.wait().await,
+            None => std::future::pending().await,
+        }
+    };
+    let served = tokio::select! {
+        served = watcher.watch(served) => served,
+        // Whatever is under way goes with the connection.
+        () = cut => return tracing::debug!(listener = H::NAME, peer = ?connection.peer, "connection cut"),
+    };
+    if let Err(error) = served {
         if error.is_parse() {
             handler.refused(Refusal::BAD_REQUEST);
         }

@@ -7,9 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Notify;
 
 /// Connections that the system holds for us until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -78,9 +81,9 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream))
+                Ok(stream.into())
             }
-            Self::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Self::Unix(listener, _) => Ok(listener.accept().await?.0.into()),
         }
     }
 }
@@ -139,49 +142,102 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
     if left_over { std::fs::remove_file(path) } else { Ok(()) }
 }
 
-/// Either kind of socket.
-pub(crate) enum Socket {
-    /// TCP.
+/// A connection on either kind of socket.
+pub(crate) struct Socket {
+    stream: Stream,
+    cut: Option<Arc<Cut>>,
+}
+
+enum Stream {
     Tcp(TcpStream),
-    /// A unix socket.
     Unix(UnixStream),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self { stream: Stream::Tcp(stream), cut: None }
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self { stream: Stream::Unix(stream), cut: None }
+    }
+}
+
+/// Has a connection cut, from anywhere.
+#[derive(Default)]
+pub(crate) struct Cut {
+    done: AtomicBool,
+    told: Notify,
+}
+
+impl Cut {
+    /// Cuts it. False: that was done already.
+    pub(crate) fn cut(&self) -> bool {
+        let first = !self.done.swap(true, Ordering::AcqRel);
+        self.told.notify_one();
+        first
+    }
+
+    /// Returns when the connection is to be dropped.
+    pub(crate) async fn wait(&self) {
+        self.told.notified().await;
+    }
+}
+
+/// What is still to be sent on a connection that is cut is thrown away, and its client learns at once.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let (Stream::Tcp(stream), Some(cut)) = (&self.stream, &self.cut)
+            && cut.done.load(Ordering::Acquire)
+            && let Err(error) = stream.set_zero_linger()
+        {
+            tracing::debug!(%error, "a connection ends in good order instead of being reset");
+        }
+    }
 }
 
 /// Calls the same method on whichever socket it is.
 macro_rules! delegate {
     ($self:ident, $method:ident ( $($argument:expr),* )) => {
-        match $self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).$method($($argument),*),
-            Socket::Unix(stream) => Pin::new(stream).$method($($argument),*),
+        match &mut $self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).$method($($argument),*),
+            Stream::Unix(stream) => Pin::new(stream).$method($($argument),*),
         }
     };
 }
 
 impl Socket {
+    /// Resets the connection when it is dropped, if it is cut by then.
+    pub(crate) fn reset_if_cut(&mut self, cut: Arc<Cut>) {
+        self.cut = Some(cut);
+    }
+
     /// The address of the other side; `None` for a unix socket.
     #[must_use]
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().ok(),
-            Self::Unix(_) => None,
+        match &self.stream {
+            Stream::Tcp(stream) => stream.peer_addr().ok(),
+            Stream::Unix(_) => None,
         }
     }
 
     /// The user on the other side of a unix socket, when it connected.
     #[must_use]
     pub(crate) fn user(&self) -> Option<u32> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
+        match &self.stream {
+            Stream::Tcp(_) => None,
+            Stream::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
         }
     }
 
     /// The address of this side; `None` for a unix socket.
     #[must_use]
     pub(crate) fn local(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(stream) => stream.local_addr().ok(),
-            Self::Unix(_) => None,
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().ok(),
+            Stream::Unix(_) => None,
         }
     }
 }

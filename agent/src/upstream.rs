@@ -223,9 +223,9 @@ impl tower_service::Service<Uri> for Connector {
                     Upstream::Tcp { authority } => {
                         let stream = TcpStream::connect(authority.as_str()).await?;
                         stream.set_nodelay(true)?;
-                        Socket::Tcp(stream)
+                        Socket::from(stream)
                     }
-                    Upstream::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+                    Upstream::Unix(path) => Socket::from(UnixStream::connect(path).await?),
                 })
             };
             let socket = tokio::time::timeout(timeouts.connect, connecting)

@@ -115,7 +115,7 @@ fn newly_blacklisted_sessions_lose_their_connections() {
     assert!(one.saw("b"));
     assert!(flows.saw(flow(4), "b", now));
     assert_eq!(flows.blacklisted(|sid| sid == "a", &nobody, now), 0);
-    assert_eq!(flows.blacklisted(|sid| sid == "b", &nobody, now), 4);
+    assert_eq!(flows.blacklisted(|sid| sid == "b", &nobody, now), 3, "the first is cut already");
     drop((one, three));
     assert!(locked(&flows.open).is_empty());
 }
@@ -178,7 +178,7 @@ fn what_was_asked_about_long_ago_is_forgotten() {
 fn denied_requests() {
     let (flows, recorder) = recorded();
     let one = flows.follow(flow(1));
-    one.reject(Cause::Denied);
+    one.denied();
     assert!(flows.reject(&flow(2), Cause::Denied));
     assert_eq!(rejected(&recorder), [(flow(1), stage::NO_MORE_DATA), (flow(2), stage::NO_MORE_DATA)]);
     assert_eq!(count(&flows, Cause::Denied), 2);
@@ -187,16 +187,20 @@ fn denied_requests() {
     assert_eq!(count(&flows, Cause::Denied), 2, "only what was done counts");
 }
 
-#[test]
-fn without_a_kernel_part_nothing_is_remembered() {
+#[tokio::test]
+async fn without_a_kernel_part_only_the_gateways_connections_are_remembered() {
     let flows = unplugged();
     let one = flows.follow(flow(1));
-    assert!(!one.saw("a"));
     assert!(!flows.saw(flow(2), "a", Instant::now()));
     assert!(!flows.reject(&flow(1), Cause::Denied));
     flows.idle(&flow(1), 1, 2);
     assert_eq!(flows.blacklisted(|_| true, &NetSet::default(), Instant::now()), 0);
     assert!(locked(&flows.open).is_empty() && locked(&flows.asked).is_empty());
+    let two = flows.follow(flow(2));
+    assert!(two.saw("a"));
+    assert_eq!(flows.blacklisted(|_| true, &NetSet::default(), Instant::now()), 1);
+    tokio::time::timeout(Duration::from_secs(5), two.cutter().wait()).await.unwrap();
+    drop(two);
     assert_eq!(count(&flows, Cause::Denied), 0);
 
     // It may come, and go, while connections are open.
@@ -209,7 +213,6 @@ fn without_a_kernel_part_nothing_is_remembered() {
     flows.set_kernel(None);
     flows.idle(&flow(1), 3, 4);
     assert_eq!(recorder.word(), None);
-    assert_eq!(flows.blacklisted(|_| true, &NetSet::default(), Instant::now()), 0);
     drop(one);
     assert!(locked(&flows.open).is_empty());
 }

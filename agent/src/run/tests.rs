@@ -114,6 +114,8 @@ async fn connections_of_the_gateway() {
     assert_eq!(gate.rejected(), []);
     gate.reload("", "a,c");
     assert_eq!(gate.rejected(), [(flow(&one), stage::CUT)]);
+    let end = one.read(&mut [0]).await;
+    assert!(end.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset), "{end:?}");
     gate.reload("", "a,c");
     assert_eq!(gate.rejected(), [], "listed before");
 
