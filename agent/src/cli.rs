@@ -39,6 +39,9 @@ enum Command {
         /// Exit after the table; not 0 if a verdict was not as expected.
         #[arg(long)]
         once: bool,
+        /// Where configuration, state and control socket are, and stay for the next demo. A temporary folder without it.
+        #[arg(long)]
+        dir: Option<PathBuf>,
     },
     /// Run the agent. SIGHUP reloads the configuration, SIGTERM finishes requests under way and ends.
     Run {
@@ -204,7 +207,7 @@ enum Shell {
 #[must_use]
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Demo { listen, once } => demo(listen, once),
+        Command::Demo { listen, once, dir } => demo(listen, once, dir.as_deref()),
         Command::Run { config } => run(&config),
         Command::Config { command: ConfigCommand::Check { file } } => config_check(&file),
         Command::Ctl(args) => ctl::main(*args),
@@ -225,8 +228,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")
 }
 
-fn demo(listen: Option<SocketAddr>, once: bool) -> anyhow::Result<ExitCode> {
-    let as_expected = runtime()?.block_on(demo::run(listen, once))?;
+fn demo(listen: Option<SocketAddr>, once: bool, dir: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let as_expected = runtime()?.block_on(demo::run(listen, once, dir))?;
     Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
 }
 

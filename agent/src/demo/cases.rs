@@ -5,6 +5,7 @@ use super::media;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use validator_core::{Algorithm, Day, Key, Reason, Secret, secure_token_parameters, sign};
 
 /// The demo's key and secret. They guard nothing but the demo.
@@ -12,6 +13,12 @@ const KEY: &[u8; 32] = b"edgegate demo key, not a secret!";
 const KID: &str = "demo-key-1";
 const LESSON_SECRET: &str = "demo lesson secret";
 const BLACKLISTED: &str = "session-shared-too-often";
+
+/// Whose session the HLS token is.
+pub(super) const VIEWER: &str = "viewer-1";
+
+/// The control socket, in the demo's folder.
+pub(super) const SOCKET: &str = "control.sock";
 
 const HLS: &str = "/Content/Channel/Demo/HLS";
 const DASH: &str = "/Content/Channel/Demo/DASH";
@@ -75,7 +82,9 @@ impl Minter {
     }
 
     /// The configuration file.
-    pub(super) fn configuration(&self, listen: SocketAddr, origin: SocketAddr) -> String {
+    pub(super) fn configuration(&self, listen: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
+        let socket = toml::Value::from(folder.join(SOCKET).to_string_lossy().as_ref());
+        let control = format!("state_dir = \"state\"\ncontrol = {{ socket = {socket} }}\n");
         let port = listen.port();
         // A port that the system is still to choose cannot be named.
         let service_port = if port == 0 { String::new() } else { format!("ports = [{port}]\n") };
@@ -101,7 +110,7 @@ on_deny = {{ redirect = "https://login.example/?return={{return}}" }}
 "#
         );
         let geo = "city = \"city.mmdb\"\nasn = \"asn.mmdb\"\n";
-        self.common(listen, origin, geo, &prefilter) + &lessons
+        control + &self.common(listen, origin, geo, &prefilter) + &lessons
     }
 
     /// The configuration file of a gate with a kernel part.
@@ -148,7 +157,20 @@ path_validation = [
     }
 
     pub(super) fn hls_playlist(&self) -> String {
-        format!("/{}{HLS}/master.m3u8", self.token("hls", ""))
+        format!("{}/master.m3u8", self.viewers_hls())
+    }
+
+    /// What a viewer asks for, each by the name of a file for its URL.
+    pub(super) fn viewer(&self) -> [(&'static str, String); 2] {
+        let hls = self.viewers_hls();
+        [
+            ("segment.url", format!("{hls}/stream_01/Segment-1.m4v")),
+            ("live.url", format!("{hls}/stream_01/live.ts")),
+        ]
+    }
+
+    fn viewers_hls(&self) -> String {
+        format!("/{}{HLS}", self.token("hls", &format!(r#","sid":"{VIEWER}""#)))
     }
 
     pub(super) fn blacklisted(&self) -> String {

@@ -14,12 +14,13 @@ mod origin;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::run::{self, Running, StartError};
-use crate::snapshot::Snapshot;
+use crate::state;
 use anyhow::Context as _;
-use cases::Minter;
+use cases::{Minter, SOCKET, VIEWER};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 /// Where the gateway listens unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -30,26 +31,30 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 ///
 /// # Errors
 /// When the demo cannot be set up, or a request of its own fails.
-pub async fn run(listen: Option<SocketAddr>, once: bool) -> anyhow::Result<bool> {
-    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+pub async fn run(listen: Option<SocketAddr>, once: bool, dir: Option<&Path>) -> anyhow::Result<bool> {
+    let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let folder = dir.unwrap_or(temporary.path());
+    let folder = make_folder(folder).with_context(|| format!("cannot use {}", folder.display()))?;
     let origin = origin::start().await?;
     let minter = Minter::new(Clock::System.now());
-    let gate = start_gate(folder.path(), origin.address, listen, &minter)?;
+    let gate = start_gate(&folder, origin.address, listen, &minter)?;
     let Some(&address) = gate.gateway().first() else {
         anyhow::bail!("the gateway has no address");
     };
 
     println!("edgegate demo: gateway on http://{address}, origin on http://{}", origin.address);
-    println!("configuration: {}\n", folder.path().join("edgegate.toml").display());
+    println!("configuration: {}", folder.join("edgegate.toml").display());
+    println!("control: edgegate ctl --socket {}\n", folder.join(SOCKET).display());
     let (good, total) = show_cases(&minter, address).await?;
     println!("\n{good} of {total} verdicts as expected\n");
     let mut as_expected = good == total;
-    if let Some((good, total)) = kernel::show(&minter, origin.address, folder.path()).await? {
+    if let Some((good, total)) = kernel::show(&minter, origin.address, &folder).await? {
         println!("\n{good} of {total} as expected in the kernel");
         as_expected &= good == total;
     }
     if !once {
-        show_commands(&minter, address);
+        write_urls(&folder, &minter, address)?;
+        show_commands(&minter, address, &folder);
         println!("\nServing until Ctrl-C.");
         tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
     }
@@ -71,10 +76,10 @@ fn start_gate(
     write("city.mmdb", &geodb::city_database(geodb::PLACES, minter.now()))?;
     write("asn.mmdb", &geodb::asn_database(geodb::PLACES, minter.now()))?;
     let start = |listen: SocketAddr| {
-        write("edgegate.toml", minter.configuration(listen, origin).as_bytes())?;
+        write("edgegate.toml", minter.configuration(listen, origin, folder).as_bytes())?;
         let metrics = Metrics::new()?;
-        let snapshot = Snapshot::load(&folder.join("edgegate.toml"), minter.now(), &metrics)?;
-        run::start(snapshot, Clock::System, metrics).map_err(anyhow::Error::from)
+        let (snapshot, store) = state::load(&folder.join("edgegate.toml"), minter.now(), &metrics)?;
+        run::start_with(snapshot, store, Clock::System, metrics).map_err(anyhow::Error::from)
     };
     match listen {
         Some(listen) => start(listen),
@@ -108,7 +113,23 @@ async fn show_cases(minter: &Minter, gateway: SocketAddr) -> anyhow::Result<(usi
     Ok((good, total))
 }
 
-fn show_commands(minter: &Minter, gateway: SocketAddr) {
+/// The URLs of a viewer, a file each: to be asked for again and again.
+fn write_urls(folder: &Path, minter: &Minter, gateway: SocketAddr) -> anyhow::Result<()> {
+    for (name, target) in minter.viewer() {
+        let path = folder.join(name);
+        std::fs::write(&path, format!("http://{gateway}{target}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Its absolute path: that of the socket in it must not depend on who asks.
+fn make_folder(folder: &Path) -> std::io::Result<PathBuf> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    folder.canonicalize()
+}
+
+fn show_commands(minter: &Minter, gateway: SocketAddr, folder: &Path) {
     let base = format!("http://{gateway}");
     let hls = format!("{base}{}", minter.hls_playlist());
     let dash = format!("{base}{}", minter.dash_manifest());
@@ -124,6 +145,10 @@ fn show_commands(minter: &Minter, gateway: SocketAddr) {
         ("Secure Token", format!("curl -i '{lesson}'")),
         ("play HLS through the gate", format!("ffplay '{hls}'")),
         ("play DASH through the gate", format!("ffplay '{dash}'")),
+        (
+            "end the session of the HLS token",
+            format!("edgegate ctl --socket {} blacklist add {VIEWER}", folder.join(SOCKET).display()),
+        ),
     ] {
         // Writing to a string cannot fail.
         let _infallible = writeln!(text, "\n# {title}\n{command}");

@@ -10,12 +10,16 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{Either, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::IntervalStream;
 
 /// A running origin; it ends when this is dropped.
 pub(super) struct Origin {
@@ -49,6 +53,9 @@ impl Handler for Presentation {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return answer(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
         }
+        if request.uri().path().ends_with("/live.ts") && *request.method() == Method::GET {
+            return live();
+        }
         let Some(asset) = media::asset(request.uri().path()) else {
             return answer(StatusCode::NOT_FOUND, "no such asset");
         };
@@ -64,4 +71,18 @@ impl Handler for Presentation {
     fn limits(&self) -> Limits {
         Limits::plain(Duration::from_secs(30), Duration::from_secs(75))
     }
+}
+
+/// A broadcast without an end: a null packet of MPEG-TS every now and then.
+fn live() -> Response<Body> {
+    let mut packet = vec![0xff; 188];
+    packet[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]);
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let packets = IntervalStream::new(ticks).map(move |_| Ok(Frame::data(Bytes::from(packet.clone()))));
+    let mut response =
+        Response::new(Either::Right(Either::Right(UnsyncBoxBody::new(StreamBody::new(packets)))));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("video/mp2t"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
