@@ -188,14 +188,16 @@ impl Control {
             })
             .collect();
         let text = |origin| overlay.config.get(&origin).map(|text| config::without_secrets(text));
+        // Of the configuration alone: others push sessions meanwhile.
+        let version = overlay.config_revision;
         let answer = json!({
-            "version": snapshot.revision,
+            "version": version,
             "file": overlay.file,
             "pushed": text(Origin::Pushed),
             "fleet": text(Origin::Fleet),
             "values": values,
         });
-        Ok(json(&answer, Some(snapshot.revision)))
+        Ok(json(&answer, Some(version)))
     }
 
     async fn put_config(&self, request: Request<Incoming>) -> Outcome {

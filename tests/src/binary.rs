@@ -246,6 +246,12 @@ impl Edgegate {
         &self.home
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
     /// The most memory it had in use, in bytes.
     ///
     /// # Panics

@@ -17,6 +17,9 @@ use validator_core::Day;
 /// Sessions that are stored together. A later part waits for the disk while the next one is read.
 const PART: usize = 20_000;
 
+/// Stands for the lists of all days.
+const EVERY_DAY: Day = Day::from_number(u32::MAX);
+
 /// Refused lines that are told one by one.
 const TOLD: usize = 100;
 
@@ -49,7 +52,7 @@ impl Control {
                 let remove = method == Method::DELETE;
                 check_sid(sid).map_err(Error::invalid)?;
                 let change = if remove && *day == "all" {
-                    Change::Everywhere { origin: Origin::Pushed, sid: (*sid).into() }
+                    Change::Everywhere { origin: Origin::Pushed, sids: vec![(*sid).into()] }
                 } else {
                     let edits = vec![SessionEdit { day: day_of(day, today)?, sid: (*sid).into() }];
                     Change::Sessions { origin: Origin::Pushed, edits, remove }
@@ -104,17 +107,21 @@ impl Control {
     /// Adds or removes everything in a body, however long, part by part.
     async fn upload(&self, request: Request<Incoming>, today: Day) -> Outcome {
         let mut query = path::query(request.uri(), &["day", "remove"])?;
-        let day = query.remove("day").map_or(Ok(today), |day| day_of(&day, today))?;
         let remove = match query.remove("remove").as_deref() {
             None | Some("false") => false,
             Some("true" | "") => true,
             Some(_) => return Err(Error::bad_request("remove is true or false")),
         };
+        let day = match query.remove("day").as_deref() {
+            None => today,
+            Some("all") if remove => EVERY_DAY,
+            Some(name) => day_of(name, today)?,
+        };
         let form = Form::of(&request).ok_or_else(unknown_form)?;
         let (send, receive) = mpsc::channel(WAITING);
         let writer = Arc::clone(&self.seen.writer);
         let reading = tokio::task::spawn_blocking(move || {
-            let mut parts = Parts::new(&writer, remove);
+            let mut parts = Parts::new(&writer, remove, day);
             let outcome =
                 upload::read(form, BufReader::new(Pieces::new(receive)), day, &mut |item| parts.take(item));
             parts.finish(outcome)
@@ -195,6 +202,8 @@ impl Summary {
 struct Parts<'w> {
     writer: &'w Writer,
     remove: bool,
+    /// Of sessions without a day of their own.
+    day: Day,
     edits: Vec<SessionEdit>,
     /// Where in the body each of them stands.
     lines: Vec<u64>,
@@ -203,13 +212,16 @@ struct Parts<'w> {
 }
 
 impl<'w> Parts<'w> {
-    fn new(writer: &'w Writer, remove: bool) -> Self {
+    fn new(writer: &'w Writer, remove: bool, day: Day) -> Self {
         let (edits, lines) = (Vec::new(), Vec::new());
-        Self { writer, remove, edits, lines, summary: Summary::default(), failed: None }
+        Self { writer, remove, day, edits, lines, summary: Summary::default(), failed: None }
     }
 
     fn take(&mut self, item: Item<'_>) -> Result<(), Stop> {
         match item {
+            Item::Session { line, day, sid } if self.day == EVERY_DAY && day != EVERY_DAY => {
+                self.summary.refuse(line, sid, "with day=all no session has a day of its own");
+            }
             Item::Session { line, day, sid } => match check_sid(sid) {
                 Ok(()) => {
                     self.edits.push(SessionEdit { day, sid: sid.into() });
@@ -228,7 +240,13 @@ impl<'w> Parts<'w> {
         }
         let (edits, lines) = (std::mem::take(&mut self.edits), std::mem::take(&mut self.lines));
         let names = edits.clone();
-        let change = Change::Sessions { origin: Origin::Pushed, edits, remove: self.remove };
+        // With a default of all days none of them has another.
+        let change = if edits.first().is_some_and(|edit| edit.day == EVERY_DAY) {
+            let sids = edits.into_iter().map(|edit| edit.sid).collect();
+            Change::Everywhere { origin: Origin::Pushed, sids }
+        } else {
+            Change::Sessions { origin: Origin::Pushed, edits, remove: self.remove }
+        };
         match self.writer.change_blocking(change) {
             Ok(applied) => {
                 self.summary.version = Some(applied.version);
@@ -273,7 +291,7 @@ async fn one_list(request: Request<Incoming>) -> Result<Vec<Box<str>>, Error> {
     let form = Form::of(&request).ok_or_else(unknown_form)?;
     let bytes = whole(request, LONGEST_BODY).await?;
     // Which day stands in the path. One in the body would be another.
-    let nowhere = Day::from_number(u32::MAX);
+    let nowhere = EVERY_DAY;
     let mut sids = Vec::new();
     let mut refused = None;
     let read = upload::read(form, BufReader::new(&*bytes), nowhere, &mut |item| {

@@ -42,12 +42,12 @@ pub(crate) enum Change {
         /// All that it holds from now on.
         sids: Vec<Box<str>>,
     },
-    /// A session leaves the lists of all days.
+    /// Sessions leave the lists of all days.
     Everywhere {
         /// Whose.
         origin: Origin,
         /// Which.
-        sid: Box<str>,
+        sids: Vec<Box<str>>,
     },
     /// A slot of a secret is set; `None`: removed.
     Secret {

@@ -31,6 +31,8 @@ pub(super) struct Draft<'a> {
     touched: Vec<Box<str>>,
     /// Whether all sessions may be others.
     resessioned: bool,
+    /// Whether a change was given up midway.
+    spoilt: bool,
     /// What else than sessions has to be built anew.
     rebuild: Rebuild,
     dirty: bool,
@@ -74,6 +76,7 @@ impl<'a> Draft<'a> {
             sessions: current.config.policy.sessions.clone(),
             touched: Vec::new(),
             resessioned: false,
+            spoilt: false,
             rebuild: Rebuild::Nothing,
             dirty: false,
         }
@@ -84,10 +87,15 @@ impl<'a> Draft<'a> {
         self.dirty
     }
 
+    /// Whether a change was given up midway, so that the draft is of no use.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.spoilt
+    }
+
     /// Works a change in.
     ///
     /// # Errors
-    /// [`ChangeError`]: nothing has changed, unless it is [`ChangeError::Store`], after which the draft is of no use.
+    /// [`ChangeError`]: nothing has changed, unless the draft is spoilt now or the store failed.
     pub(super) fn apply(&mut self, change: &Change) -> Result<Done, ChangeError> {
         if self.write.is_none() && !matches!(change, Change::Reload | Change::Forget) {
             return Err(ChangeError::NoStore);
@@ -102,7 +110,7 @@ impl<'a> Draft<'a> {
                 self.remove(*origin, edits).map(Done::Sessions)
             }
             Change::Day { origin, day, sids } => self.replace_day(*origin, *day, sids).map(Done::Counts),
-            Change::Everywhere { origin, sid } => self.remove_everywhere(*origin, sid).map(Done::Counts),
+            Change::Everywhere { origin, sids } => self.remove_everywhere(*origin, sids).map(Done::Sessions),
             Change::Secret { origin, kid, slot, secret } => self.secret(*origin, kid, *slot, secret.as_ref()),
             Change::Net { origin, list, net, remove } => {
                 self.net(*origin, *list, *net, *remove).map(Done::Counts)
@@ -148,8 +156,7 @@ impl<'a> Draft<'a> {
         overlay.base = Arc::new(text);
         let warnings = self.take_texts(overlay)?;
         // Databases and key files may have changed although the text has not.
-        self.rebuild = Rebuild::All;
-        self.dirty = true;
+        self.change_config()?;
         Ok(Done::Config { changed, warnings })
     }
 
@@ -160,10 +167,12 @@ impl<'a> Draft<'a> {
         expected: Option<u64>,
         dry_run: bool,
     ) -> Result<Done, ChangeError> {
+        // Sessions are pushed all the time; what counts is that the configuration is still the one of that version.
+        let present = self.current.overlay.config_revision;
         if let Some(expected) = expected
-            && expected != self.current.revision
+            && !(present..=self.current.revision).contains(&expected)
         {
-            return Err(ChangeError::Version { expected, present: self.current.revision });
+            return Err(ChangeError::Version { expected, present });
         }
         let mut overlay = self.overlay.clone();
         let changed = overlay.config.get(&origin).map(|text| text.as_str()) != text.map(String::as_str);
@@ -180,10 +189,20 @@ impl<'a> Draft<'a> {
         let warnings = self.take_texts(overlay)?;
         if changed {
             self.writing()?.set_config(origin, text.map(String::as_str))?;
-            self.rebuild = Rebuild::All;
-            self.dirty = true;
+            self.change_config()?;
         }
         Ok(Done::Config { changed, warnings })
+    }
+
+    fn change_config(&mut self) -> Result<(), ChangeError> {
+        let revision = self.current.revision + 1;
+        if let Some(write) = &self.write {
+            write.set_config_revision(revision)?;
+        }
+        self.overlay.config_revision = revision;
+        self.rebuild = Rebuild::All;
+        self.dirty = true;
+        Ok(())
     }
 
     /// Whether a configuration could be in force, databases and kernel tables included.
@@ -390,25 +409,28 @@ impl<'a> Draft<'a> {
         let gone: Vec<SessionEdit> = names.map(|sid| SessionEdit { day, sid: sid.clone() }).collect();
         let come: Vec<SessionEdit> =
             wanted.iter().map(|sid| SessionEdit { day, sid: (*sid).into() }).collect();
-        let new = come.iter().filter(|edit| self.sessions.newest(&edit.sid).is_none()).count();
-        let left = gone.iter().filter(|edit| self.sessions.newest(&edit.sid) == Some(day)).count();
-        if (self.sessions.len() + new).saturating_sub(left) > self.texts.blacklist_capacity {
-            return Err(full_of_sessions(self.texts.blacklist_capacity));
-        }
         let removed = self.remove(origin, &gone)?;
         let added = self.add(origin, &come)?;
+        if !added.refused.is_empty() {
+            self.spoilt = true;
+            return Err(full_of_sessions(self.texts.blacklist_capacity));
+        }
         Ok(Counts { removed: removed.removed, ..added })
     }
 
-    fn remove_everywhere(&mut self, origin: Origin, sid: &str) -> Result<Counts, ChangeError> {
+    fn remove_everywhere(&mut self, origin: Origin, sids: &[Box<str>]) -> Result<Counts, ChangeError> {
         let mut days: Vec<Day> = self.overlay.days.keys().chain(self.texts.days.keys()).copied().collect();
         days.sort_unstable();
         days.dedup();
-        let edits: Vec<SessionEdit> =
-            days.into_iter().map(|day| SessionEdit { day, sid: sid.into() }).collect();
-        let done = self.remove(origin, &edits)?;
-        let absent = u64::from(done.removed == 0);
-        Ok(Counts { removed: done.removed, absent, ..Counts::default() })
+        let mut done = Counts::default();
+        let before: Vec<bool> = sids.iter().map(|sid| self.sessions.newest(sid).is_some()).collect();
+        for day in days {
+            let edits: Vec<SessionEdit> =
+                sids.iter().map(|sid| SessionEdit { day, sid: sid.clone() }).collect();
+            done.removed += self.remove(origin, &edits)?.removed;
+        }
+        done.absent = before.into_iter().filter(|&there| !there).count() as u64;
+        Ok(done)
     }
 
     fn secret(
@@ -534,7 +556,7 @@ impl<'a> Draft<'a> {
         for change in changes {
             match self.apply(change) {
                 Ok(_) => {}
-                Err(error @ ChangeError::Store(_)) => return Err(error),
+                Err(error) if self.spoilt || matches!(error, ChangeError::Store(_)) => return Err(error),
                 Err(error) => tracing::error!(revision, "fleet: a change cannot be applied here: {error}"),
             }
         }

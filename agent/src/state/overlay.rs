@@ -18,6 +18,8 @@ pub(crate) struct Overlay {
     pub(crate) file: PathBuf,
     /// Its text when it was read.
     pub(crate) base: Arc<Zeroizing<String>>,
+    /// With which revision these texts came in force.
+    pub(crate) config_revision: u64,
     /// The text that each origin laid over it.
     pub(crate) config: BTreeMap<Origin, Arc<Zeroizing<String>>>,
     /// Entries of lists.
@@ -74,6 +76,7 @@ impl Overlay {
         Self {
             file: file.to_owned(),
             base: Arc::new(base),
+            config_revision: 1,
             config: BTreeMap::new(),
             lists: Arc::default(),
             secrets: Arc::default(),
@@ -87,6 +90,7 @@ impl Overlay {
     /// [`StoreError`].
     pub(crate) fn read(file: &Path, base: Zeroizing<String>, read: &Read) -> Result<Self, StoreError> {
         let mut overlay = Self::new(file, base);
+        overlay.config_revision = read.config_revision()?.max(1);
         for origin in Origin::STORED {
             if let Some(text) = read.config(origin)? {
                 overlay.config.insert(origin, Arc::new(text));

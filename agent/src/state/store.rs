@@ -5,7 +5,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | name | `schema`, `revision`, `fleet` (u64, little-endian); `config.pushed`, `config.fleet` (TOML) |
+//! | `meta` | name | `schema`, `revision`, `config`, `fleet` (u64, little-endian); `config.pushed`, `config.fleet` (TOML) |
 //! | `sessions` | day (days since 1970), session | flags |
 //! | `lists` | list, network | flags |
 //! | `secrets` | kid, slot, origin | until, any size, key |
@@ -38,6 +38,7 @@ const SECRETS: TableDefinition<'_, (&str, u64, u8), &[u8]> = TableDefinition::ne
 
 const META_SCHEMA: &str = "schema";
 const META_REVISION: &str = "revision";
+const META_CONFIG: &str = "config";
 const META_FLEET: &str = "fleet";
 
 /// Why the store cannot be used.
@@ -284,6 +285,11 @@ impl Read {
         Ok(self.number(META_REVISION)?.unwrap_or(0))
     }
 
+    /// With which revision the configuration came in force.
+    pub(crate) fn config_revision(&self) -> Result<u64, StoreError> {
+        Ok(self.number(META_CONFIG)?.unwrap_or(0))
+    }
+
     /// Which revision of the fleet's bucket was applied last.
     pub(crate) fn fleet_revision(&self) -> Result<u64, StoreError> {
         Ok(self.number(META_FLEET)?.unwrap_or(0))
@@ -488,6 +494,11 @@ impl Write<'_> {
     /// Says how many groups of changes were stored, this one included.
     pub(crate) fn set_revision(&self, revision: u64) -> Result<(), StoreError> {
         self.set_number(META_REVISION, revision)
+    }
+
+    /// Says with which revision the configuration came in force.
+    pub(crate) fn set_config_revision(&self, revision: u64) -> Result<(), StoreError> {
+        self.set_number(META_CONFIG, revision)
     }
 
     /// Says which revision of the fleet's bucket was applied last.

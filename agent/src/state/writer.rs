@@ -172,6 +172,7 @@ impl Work {
                     drop(store);
                     return Err(self.broken(error));
                 }
+                Err(error) if draft.is_spoilt() => return Err(error),
                 outcome => outcomes.push(outcome),
             }
         }
