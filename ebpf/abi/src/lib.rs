@@ -20,8 +20,9 @@ mod tables;
 pub use flow::{Flow, FlowState, Idle, stage};
 pub use outcome::{Event, Outcome};
 pub use tables::{
-    COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, POLICIES, Policy, REPLY_CAPACITY, Reply, SERVICES, Service,
-    Tables, V4_CHUNKS, V4_RANGES, V6_CHUNKS, V6_RANGES, country_number, listed_bit, set_bit,
+    BLOCK_BITS, BLOCKS, Blocks, COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, PASSING_POLICIES, POLICIES, Policy,
+    REPLY_CAPACITY, Reply, SERVICES, Service, Tables, V4_CHUNKS, V4_RANGES, V6_CHUNKS, V6_RANGES,
+    country_number, listed_bit, set_bit,
 };
 
 use core::mem::{align_of, offset_of, size_of};
@@ -30,7 +31,7 @@ use core::mem::{align_of, offset_of, size_of};
 pub const MAGIC: u32 = 0x6564_6765;
 
 /// Version of every layout in this crate.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps in the object.
 pub mod map {

@@ -129,7 +129,7 @@ fn watch(config: Config, tables: *const Tables, work: &mut Work) -> bool {
     let watched = matches!(work.packet.transport, Transport::Tcp)
         && config.sessions()
         // SAFETY: a place within the tables.
-        && lists::bit(unsafe { addr_of!((*tables).session_ports) }, work.packet.flow.destination_port);
+        && lists::bit(unsafe { addr_of!((*tables).session_ports) }, u32::from(work.packet.flow.destination_port));
     work.config = [config.flags, config.bank];
     work.watched = u32::from(watched);
     work.known = u32::from(known);

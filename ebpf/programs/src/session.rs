@@ -210,10 +210,6 @@ fn six_bits(letter: u8) -> u8 {
 fn decode(context: &XdpContext, work: &mut Work) -> bool {
     let frame = Frame::of(context);
     let sid = addr_of_mut!(work.sid).cast::<u8>() as usize;
-    for word in 0..SID_CAPACITY / 8 + 3 {
-        // SAFETY: within `sid`.
-        unsafe { store64(sid + word * 8, 0) };
-    }
     let (first, lead) = (work.value_at / 3, work.value_at % 3);
     // The verifier does not see that a remainder is small, and it wants to add.
     let shift = opaque(u64::from(3 - lead)) as u32 & 3;
@@ -250,9 +246,12 @@ fn decode(context: &XdpContext, work: &mut Work) -> bool {
     if length > SID_CAPACITY {
         return false;
     }
-    // The quote and what follows in its group.
+    // The quote, what follows in its group, and what another id has left up to the end of the last block.
     // SAFETY: within `sid`.
-    unsafe { store32(sid + LEAD as usize + length, 0) };
+    unsafe {
+        store64(sid + LEAD as usize + length, 0);
+        store64(sid + LEAD as usize + length + 8, 0);
+    }
     true
 }
 
