@@ -61,14 +61,20 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
 }
 
-/// Globals of the object that hold where a field of the kernel's `tcp_sock` is, in bytes from its start, and the field.
-pub const TCP_FIELDS: [(&str, &str); 5] = [
+/// Globals of the object that hold where a field of the kernel's sockets is, in bytes from its start, and the field: first
+/// [`TCP_SOCK_FIELDS`] of a `tcp_sock`, then those of a `tcp_request_sock`.
+pub const TCP_FIELDS: [(&str, &str); 7] = [
     ("TCP_RCV_NXT", "rcv_nxt"),
     ("TCP_SND_NXT", "snd_nxt"),
     ("TCP_SND_UNA", "snd_una"),
     ("TCP_BYTES_RECEIVED", "bytes_received"),
     ("TCP_BYTES_ACKED", "bytes_acked"),
+    ("REQUEST_RCV_NXT", "rcv_nxt"),
+    ("REQUEST_SNT_ISN", "snt_isn"),
 ];
+
+/// See [`TCP_FIELDS`].
+pub const TCP_SOCK_FIELDS: usize = 5;
 
 /// Name of the XDP program in the object.
 pub const PROGRAM: &str = "edgegate_xdp";
