@@ -44,6 +44,7 @@ use attach::{Found, How};
 use aya::util::KernelVersion;
 use ebpf_abi::{
     ABI_VERSION, BANKS, Config, FLAG_EXACT, FLAG_MONITOR, FLAG_PREFIX, FLAG_SESSIONS, MAGIC, TCP_FIELDS,
+    TCP_SOCK_FIELDS,
 };
 use interface::Interfaces;
 use object::{Maps, Object};
@@ -386,7 +387,10 @@ impl Filter {
 /// [`ebpf_abi::TCP_FIELDS`]; `None` if it does not say.
 #[must_use]
 pub fn tcp_offsets() -> Option<Vec<u32>> {
-    btf::offsets("tcp_sock", &TCP_FIELDS.map(|(_, field)| field))
+    let fields = TCP_FIELDS.map(|(_, field)| field);
+    let (socket, request) = fields.split_at(TCP_SOCK_FIELDS);
+    let offsets = [btf::offsets("tcp_sock", socket)?, btf::offsets("tcp_request_sock", request)?];
+    Some(offsets.concat())
 }
 
 /// The counters of the program whose maps are pinned in a folder.

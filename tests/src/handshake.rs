@@ -1,6 +1,7 @@
 //! Real connections whose sequence numbers are known: read from the handshake as a packet socket sees it.
 
 use crate::PATIENCE;
+use crate::deferred::defer;
 use crate::frames::{ACK, SYN, Segment};
 use crate::require::missing;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -85,5 +86,35 @@ impl Connection {
     #[must_use]
     pub fn request(&self, data: &[u8]) -> Segment {
         Segment { data: data.to_vec(), ..self.next.clone() }
+    }
+}
+
+/// A connection that its client takes for established, and whose server waits for the end of the handshake.
+pub struct Pending {
+    pub client: TcpStream,
+    pub listener: TcpListener,
+    /// What the client would send next, without data.
+    pub next: Segment,
+}
+
+impl Pending {
+    /// One of this machine with itself. `None`: the test is skipped.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn local(ip: &str) -> Option<Self> {
+        let ip: IpAddr = ip.parse().expect("an address");
+        let sniffer = Sniffer::open()?;
+        let listener = TcpListener::bind((ip, 0)).expect("a listener");
+        defer(&listener);
+        let here = listener.local_addr().expect("its address");
+        let client = TcpStream::connect(here).expect("a connection");
+        let peer = client.local_addr().expect("its address");
+        let (sequence, acknowledged) = sniffer.second_packet(here, peer);
+        let mut next = Segment::new(peer, here, b"");
+        next.sequence = acknowledged;
+        next.acknowledged = sequence.wrapping_add(1);
+        Some(Self { client, listener, next })
     }
 }

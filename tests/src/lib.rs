@@ -22,6 +22,7 @@ pub mod binary;
 pub mod cases;
 pub mod conn;
 pub mod contract;
+pub mod deferred;
 pub mod edge;
 pub mod frames;
 pub mod handshake;

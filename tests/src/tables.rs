@@ -87,11 +87,11 @@ pub fn set_near(tables: &mut Tables, ip: &str, near: bool) {
     let bytes = address(ip);
     let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     let (bits, bit) = if ip.contains(':') {
-        (&mut tables.listed_v6, listed_bit(word(0), word(2)))
+        (&mut tables.listed_v6, listed_bit(word(0), word(2), word(4)))
     } else {
-        (&mut tables.listed_v4, word(12))
+        (&mut tables.listed_v4, u32::from(word(12)) << 4 | u32::from(bytes[14] >> 4))
     };
-    let word = &mut bits[usize::from(bit / 64)];
+    let word = &mut bits[bit as usize / 64];
     *word = if near { *word | 1 << (bit % 64) } else { *word & !(1 << (bit % 64)) };
 }
 

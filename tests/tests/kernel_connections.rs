@@ -9,18 +9,20 @@ use ebpf_abi::Outcome::{
 };
 use rustix::net::sockopt::set_tcp_cork;
 use std::io::{self, ErrorKind, Read as _, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 use tests::binary::finish;
 use tests::contract::get;
+use tests::deferred::defer;
 use tests::edge::{
-    Client, ENDED, Edge, Idle, SILENCE, Since, at, counter, in_both_modes, request, target, wait_until_over,
-    ways,
+    Client, ENDED, Edge, Idle, OTHER_PORT, SILENCE, Since, at, counter, in_both_modes, request, target,
+    wait_until_over, ways,
 };
 use tests::origin::{Origin, Then, answer};
 use tests::require::capability;
+use tests::wait_for;
 
 /// Also by what the kernel counts: it has reset one connection, and nobody was suspicious of the reset.
 #[test]
@@ -45,6 +47,39 @@ fn the_first_request_is_answered_by_the_kernel() {
             Client::new(net, family).expect_allowed("good");
         }
         assert_eq!(origin.seen().len(), 4);
+    });
+}
+
+/// A server that waits for the first data before it takes a connection: as if the last packet of the handshake were lost.
+#[test]
+fn a_request_amid_the_handshake_is_answered_by_the_kernel() {
+    in_both_modes(|net, mode| {
+        let origin = Origin::start();
+        let gate = Edge::new(net, &origin.url(), mode).run();
+        for (family, way) in ways(net) {
+            let here = SocketAddr::new(net.here(family), OTHER_PORT);
+            let listener = TcpListener::bind(here).unwrap();
+            defer(&listener);
+            listener.set_nonblocking(true).unwrap();
+            let since = Since::now(&gate);
+            let counters = || ["EmbryonicRsts", "EstabResets", "TCPChallengeACK"].map(counter);
+            let [embryonic, established, challenges] = counters();
+            let mut client = Client::open(net, SocketAddr::new(net.good(family), 0), here);
+            client.conn.send(request(ENDED));
+            client.expect_refusal();
+            client.wait_until_released();
+            assert_eq!(counters(), [embryonic + 1, established, challenges], "{mode}, {way}");
+            client.close(net);
+            for outcome in [RespondSession, ResetServer, AnswerFin] {
+                assert_eq!(since.count(outcome), 1, "{outcome:?}, {mode}, {way}");
+            }
+            let accepted = listener.accept().map(drop).map_err(|error| error.kind());
+            assert_eq!(accepted, Err(ErrorKind::WouldBlock), "{mode}, {way}");
+            // The next one is let through.
+            let mut client = Client::open(net, SocketAddr::new(net.good(family), 0), here);
+            client.conn.send(request("good"));
+            wait_for("a connection", || listener.accept().ok());
+        }
     });
 }
 

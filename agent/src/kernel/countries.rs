@@ -6,7 +6,9 @@
 
 use super::lists::OverCapacity;
 use crate::geo::Databases;
-use ebpf_abi::{COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, Tables, V4_CHUNKS, V6_CHUNKS, country_number};
+use ebpf_abi::{
+    BLOCK_BITS, COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, Tables, V4_CHUNKS, V6_CHUNKS, country_number,
+};
 
 /// What every mapped IPv4 address starts with.
 const MAPPED: u128 = 0xffff << 32;
@@ -54,6 +56,40 @@ pub(super) fn compile(geo: &Databases, tables: &mut Tables) -> Result<Counts, Ov
         Counts { v4: v4_limit, v6: v6_limit },
     )
 }
+
+/// Notes for each of the first policies the blocks of IPv4 addresses all of which pass: most packets then need no country.
+pub(super) fn blocks(tables: &mut Tables, policies: usize) {
+    let Tables { passing_v4, policies: all, v4_chunks, v4_ranges, .. } = tables;
+    for (blocks, policy) in passing_v4.iter_mut().zip(all).take(policies) {
+        let passes = |country: u16| {
+            policy.get(usize::from(country / 64)).is_some_and(|word| word >> (country % 64) & 1 != 0)
+        };
+        for (chunk, bounds) in (0_u32..).zip(v4_chunks[..V4_CHUNKS - 1].windows(2)) {
+            let &[first, end] = bounds else { continue };
+            let ranges = v4_ranges.get(first as usize..end as usize).unwrap_or_default();
+            // From the last one on, each ends where the one behind it starts.
+            let (mut end, mut refused) = (CHUNK, 0_u64);
+            for range in ranges.iter().rev() {
+                let (start, [low, high, ..]) = (range >> 16, range.to_le_bytes());
+                if !passes(u16::from_le_bytes([low, high])) {
+                    let (from, to) = (start / BLOCK, (end - 1) / BLOCK);
+                    refused |= (2 << to) - (1 << from);
+                }
+                end = start;
+            }
+            let at = chunk * (CHUNK / BLOCK);
+            if let Some(word) = blocks.get_mut(at as usize / 64) {
+                *word |= (!refused & ((1 << (CHUNK / BLOCK)) - 1)) << (at % 64);
+            }
+        }
+    }
+}
+
+/// Addresses of IPv4 in a chunk.
+const CHUNK: u32 = 1 << 16;
+
+/// Addresses of IPv4 in a block.
+const BLOCK: u32 = 1 << (32 - BLOCK_BITS);
 
 /// Whether there is room for so many ranges.
 fn within(counts: Counts, limits: Counts) -> Result<Counts, OverCapacity> {
@@ -314,7 +350,7 @@ mod tests {
     /// Holds the tables against the database, at all bounds and at `more`.
     fn check(layout: Layout, places: &[Place], more: &[u128]) {
         let geo = open(layout, places);
-        let (tables, _) = compiled(&geo);
+        let (mut tables, _) = compiled(&geo);
         assert_tidy(&tables.v4_chunks, &tables.v4_ranges);
         assert_tidy(&tables.v6_chunks, &tables.v6_ranges);
         let probes: HashSet<u128> = probes(places).into_iter().chain(more.iter().copied()).collect();
@@ -322,6 +358,7 @@ mod tests {
             let v4 = Ipv4Addr::from_bits(u32::try_from(bits & 0xffff_ffff).unwrap());
             assert_eq!(find(&tables, v4.into()), expected(&geo, v4.into()), "{layout:?} {v4} {places:?}");
         }
+        check_blocks(&mut tables, &probes);
         // All that is known of each network: the probes are in all countries that are there.
         let mut by_network: HashMap<u128, HashSet<u16>> = HashMap::new();
         for &bits in &probes {
@@ -335,6 +372,42 @@ mod tests {
             match countries[..] {
                 [one] => assert_eq!(found, one, "{layout:?} {ip} {places:?}"),
                 _ => assert_eq!(found, COUNTRY_UNDETERMINED, "{layout:?} {ip} {countries:?} {places:?}"),
+            }
+        }
+    }
+
+    /// Blocks pass as their addresses do: not where any of the probes does not, and always where all of the table's ranges do.
+    fn check_blocks(tables: &mut Tables, probes: &HashSet<u128>) {
+        let [fr, de] = [*b"FR", *b"DE"].map(country_number);
+        // What passes, by policy: France; all but France and Germany; everything; nothing. The next one is in no use.
+        let passes: [&dyn Fn(u16) -> bool; 4] =
+            [&|country| country == fr, &|country| country != fr && country != de, &|_| true, &|_| false];
+        for (policy, passes) in tables.policies.iter_mut().zip(passes) {
+            *policy = [0; 16];
+            (0..1024_u16)
+                .filter(|&country| passes(country))
+                .for_each(|country| policy[usize::from(country / 64)] |= 1 << (country % 64));
+        }
+        tables.passing_v4.iter_mut().for_each(|blocks| blocks.fill(0));
+        blocks(tables, passes.len());
+        assert!(tables.passing_v4[passes.len()].iter().all(|&word| word == 0));
+        assert!(tables.passing_v4[2].iter().all(|&word| word == u64::MAX));
+        assert!(tables.passing_v4[3].iter().all(|&word| word == 0));
+        for bits in probes.iter().map(|bits| u32::try_from(bits & 0xffff_ffff).unwrap()) {
+            let block = bits / BLOCK;
+            // Every range that reaches into the block starts in it or holds its first address.
+            let first = block * BLOCK;
+            let (chunk, low) = (first as usize >> 16, first & 0xffff);
+            let ranges =
+                &tables.v4_ranges[tables.v4_chunks[chunk] as usize..tables.v4_chunks[chunk + 1] as usize];
+            let starts = ranges.iter().filter(|&&range| range >> 16 > low && range >> 16 < low + BLOCK);
+            let begin = find(tables, Ipv4Addr::from_bits(first).into());
+            let countries: Vec<u16> =
+                starts.map(|range| u16::try_from(range & 0xffff).unwrap()).chain([begin]).collect();
+            for (blocks, passes) in tables.passing_v4.iter().zip(passes) {
+                let passing = blocks[block as usize / 64] >> (block % 64) & 1 != 0;
+                let all = countries.iter().all(|&country| passes(country));
+                assert_eq!(passing, all, "{} {countries:?}", Ipv4Addr::from_bits(first));
             }
         }
     }

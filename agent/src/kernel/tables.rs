@@ -8,8 +8,9 @@ use crate::geo::Databases;
 use bytemuck::Zeroable as _;
 use bytemuck::allocation::zeroed_box;
 use ebpf_abi::{
-    Address, COUNTRY_UNDETERMINED, FLAG_RESET, FLAG_RESPOND, FLAG_SERVICES, FLAG_SESSIONS, MAPPED_BITS,
-    POLICIES, Policy, SERVICES, Service, Tables, country_number, listed_bit, set_bit,
+    Address, BLOCK_BITS, Blocks, COUNTRY_UNDETERMINED, FLAG_RESET, FLAG_RESPOND, FLAG_SERVICES,
+    FLAG_SESSIONS, MAPPED_BITS, POLICIES, Policy, SERVICES, Service, Tables, country_number, listed_bit,
+    set_bit,
 };
 use ipnet::IpNet;
 use std::fmt;
@@ -79,6 +80,7 @@ impl Compiled {
         if services > 0 {
             flags |= FLAG_SERVICES;
             ranges = countries::compile(geo, &mut tables)?;
+            countries::blocks(&mut tables, config.policy.prefilter.services.len());
         }
         flags |= sessions(config, &mut tables)?;
         let windows =
@@ -198,17 +200,16 @@ fn list_bits(lists: &Lists, tables: &mut Tables) {
 
         match mapped(address).filter(|_| bits >= MAPPED_BITS) {
             Some(v4) => {
-                let [a, b, _, _] = v4.octets();
-                set_block(&mut tables.listed_v4, u16::from_be_bytes([a, b]), bits - MAPPED_BITS);
+                set_blocks(&mut tables.listed_v4, v4.to_bits() >> (32 - BLOCK_BITS), bits - MAPPED_BITS);
                 // The mapped form itself, should a packet of IPv6 have it.
-                set_bit(&mut tables.listed_v6, listed_bit(0, 0));
+                set_bit(&mut tables.listed_v6, listed_bit(0, 0, 0));
             }
             None => {
-                let [a, b, c, d, ..] = address;
-                // Bits that may be anything in the second word may be anything in the result; as many as are fixed there
-                // are fixed here.
-                let bit = listed_bit(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-                set_block(&mut tables.listed_v6, bit, bits.saturating_sub(16));
+                let [first, second, third, ..] = Ipv6Addr::from(address).segments();
+                // Bits that may be anything behind the first word may be anything in the result; as many as are fixed
+                // there are fixed here.
+                let block = listed_bit(first, second, third);
+                set_blocks(&mut tables.listed_v6, block, bits.saturating_sub(16));
             }
         }
     }
@@ -218,15 +219,15 @@ fn mapped(address: Address) -> Option<Ipv4Addr> {
     Ipv6Addr::from(address).to_ipv4_mapped()
 }
 
-/// Sets every bit whose number has the first `fixed` bits in common with `at`.
-fn set_block(bits: &mut [u64; 1024], at: u16, fixed: u32) {
-    let free = 16 - fixed.min(16);
-    let size = 1_usize << free;
-    let start = usize::from(at) & !(size - 1);
+/// Sets the bit of every block whose number has the first `fixed` bits in common with `at`.
+fn set_blocks(blocks: &mut Blocks, at: u32, fixed: u32) {
+    let size = 1_u32 << (BLOCK_BITS - fixed.min(BLOCK_BITS));
+    let start = at & !(size - 1);
     if size < 64 {
-        (start..start + size).filter_map(|bit| u16::try_from(bit).ok()).for_each(|bit| set_bit(bits, bit));
+        (start..start + size).for_each(|block| set_bit(blocks, block));
     } else {
-        bits.iter_mut().skip(start / 64).take(size / 64).for_each(|word| *word = u64::MAX);
+        let words = blocks.iter_mut().skip(start as usize / 64).take(size as usize / 64);
+        words.for_each(|word| *word = u64::MAX);
     }
 }
 
@@ -261,8 +262,9 @@ mod tests {
         format!("[[prefilter.service]]\naddress = {address}\n{keys}\n")
     }
 
-    fn bit(bits: &[u64], bit: u16) -> bool {
-        bits[usize::from(bit / 64)] >> (bit % 64) & 1 == 1
+    fn bit(bits: &[u64], bit: impl Into<u32>) -> bool {
+        let bit = bit.into();
+        bits[bit as usize / 64] >> (bit % 64) & 1 == 1
     }
 
     #[test]
@@ -421,18 +423,15 @@ mod tests {
         let config = config::parse(both, Path::new("edgegate.toml"), 0).unwrap();
         let tables = KernelTables::new(&config, &Databases::default()).unwrap();
         assert_eq!(tables.lists.exact.values().copied().collect::<Vec<_>>(), [ebpf_abi::LIST_TRUSTED]);
-        assert!(bit(&tables.compiled.tables.as_ref().unwrap().listed_v4, 0x0a01));
+        assert!(bit(&tables.compiled.tables.as_ref().unwrap().listed_v4, 0x0a_010_u32));
     }
 
     fn listed(tables: &Tables, ip: IpAddr) -> bool {
         match ip {
-            IpAddr::V4(v4) => {
-                let [a, b, ..] = v4.octets();
-                bit(&tables.listed_v4, u16::from_be_bytes([a, b]))
-            }
+            IpAddr::V4(v4) => bit(&tables.listed_v4, v4.to_bits() >> 12),
             IpAddr::V6(v6) => {
-                let [first, second, ..] = v6.segments();
-                bit(&tables.listed_v6, listed_bit(first, second))
+                let [first, second, third, ..] = v6.segments();
+                bit(&tables.listed_v6, listed_bit(first, second, third))
             }
         }
     }
@@ -447,30 +446,36 @@ mod tests {
     fn bits_of_lists() {
         let ones = |bits: &[u64]| bits.iter().map(|word| word.count_ones()).sum::<u32>();
         for (net, v4, v6) in [
-            ("10.0.0.0/8", 256, 1),
+            ("10.0.0.0/8", 4096, 1),
             ("10.1.2.3", 1, 1),
-            ("10.1.0.0/16", 1, 1),
-            ("10.0.0.0/15", 2, 1),
-            ("10.0.0.0/10", 64, 1),
-            ("0.0.0.0/0", 65_536, 1),
+            ("10.1.16.0/20", 1, 1),
+            ("10.1.16.0/21", 1, 1),
+            ("10.1.0.0/19", 2, 1),
+            ("10.1.0.0/16", 16, 1),
+            ("10.0.0.0/14", 64, 1),
+            ("0.0.0.0/0", 1 << 20, 1),
             ("2001:db8::1", 0, 1),
-            ("2001:db8::/32", 0, 1),
-            ("2001:db8::/31", 0, 2),
-            ("2001:db8::/26", 0, 64),
-            ("2001::/17", 0, 32_768),
-            ("2001::/16", 0, 65_536),
-            ("2000::/3", 0, 65_536),
-            ("::/0", 0, 65_536),
+            ("2001:db8::/36", 0, 1),
+            ("2001:db8::/35", 0, 2),
+            ("2001:db8::/32", 0, 16),
+            ("2001:db8::/30", 0, 64),
+            ("2001::/17", 0, 1 << 19),
+            ("2001::/16", 0, 1 << 20),
+            ("2000::/3", 0, 1 << 20),
+            ("::/0", 0, 1 << 20),
         ] {
             let tables = list_tables(&[validator_core::net::parse_net(net).unwrap()]);
             assert_eq!((ones(&tables.listed_v4), ones(&tables.listed_v6)), (v4, v6), "{net}");
         }
-        let tables = list_tables(&["10.1.0.0/16".parse().unwrap(), "2001:db8::/33".parse().unwrap()]);
+        let tables = list_tables(&["10.1.0.0/20".parse().unwrap(), "2001:db8::/33".parse().unwrap()]);
         for (ip, expected) in [
             ("10.1.9.9", true),
+            ("10.1.16.0", false),
             ("10.2.0.0", false),
             ("::ffff:10.1.9.9", true),
             ("2001:db8::1", true),
+            ("2001:db8:7fff::1", true),
+            ("2001:db8:8000::1", false),
             ("2001:db9::1", false),
         ] {
             assert_eq!(listed(&tables, ip.parse().unwrap()), expected, "{ip}");

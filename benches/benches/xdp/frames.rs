@@ -2,8 +2,8 @@
 
 use bytemuck::allocation::zeroed_box;
 use ebpf_abi::{
-    Address, Service, SessionKey, Tables, V4_CHUNKS, V6_CHUNKS, country_number, listed_bit, session_key,
-    set_bit,
+    Address, BLOCK_BITS, Service, SessionKey, Tables, V4_CHUNKS, V6_CHUNKS, country_number, listed_bit,
+    session_key, set_bit,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -99,8 +99,13 @@ fn country(number: u32) -> [u8; 2] {
     [letter(number / 26), letter(number)]
 }
 
-/// Countries in the table; all are admitted.
+/// Countries in the table.
 const COUNTRIES: u32 = 240;
+
+/// Whether the service does not admit a country: a twentieth of them, and of the addresses.
+const fn is_refused(number: u32) -> bool {
+    number % COUNTRIES % 20 == 7
+}
 
 /// A network of IPv4 and its country.
 #[derive(Clone, Copy)]
@@ -130,8 +135,8 @@ pub(crate) fn networks(full: bool) -> Vec<Network> {
     networks
 }
 
-/// Everything that is compiled for the kernel but lists: the networks, a service at [`SERVICE`] that admits all countries that
-/// there are, and [`INSPECTED`] as a session port.
+/// Everything that is compiled for the kernel but lists: the networks, a service at [`SERVICE`] that refuses some countries,
+/// and [`INSPECTED`] as a session port.
 pub(crate) fn tables(networks: &[Network], full: bool) -> Box<Tables> {
     let mut tables: Box<Tables> = zeroed_box();
     let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
@@ -168,23 +173,31 @@ pub(crate) fn tables(networks: &[Network], full: bool) -> Box<Tables> {
         };
     }
     tables.service_count = 2;
-    let denied = country_number(*b"ZZ");
+    let refused: Vec<[u8; 2]> = (0..COUNTRIES).filter(|&number| is_refused(number)).map(country).collect();
     tables.policies[0] = [u64::MAX; 16];
-    tables.policies[0][usize::from(denied / 64)] &= !(1 << (denied % 64));
+    for number in refused.iter().map(|&code| country_number(code)) {
+        tables.policies[0][usize::from(number / 64)] &= !(1 << (number % 64));
+    }
+    tables.passing_v4[0].fill(u64::MAX);
+    for network in networks.iter().filter(|network| refused.contains(&network.country)) {
+        let last = network.first | u32::MAX.checked_shr(network.bits.into()).unwrap_or(0);
+        for block in network.first >> (32 - BLOCK_BITS)..=last >> (32 - BLOCK_BITS) {
+            tables.passing_v4[0][block as usize / 64] &= !(1 << (block % 64));
+        }
+    }
     set_bit(&mut tables.session_ports, INSPECTED);
     tables
 }
 
-/// Says in the tables that lists have an entry for an address or a network that is no wider than a chunk.
+/// Says in the tables that lists have an entry for an address or a network that is no wider than a block.
 pub(crate) fn list(tables: &mut Tables, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            set_bit(&mut tables.listed_v4, u16::from_be_bytes([a, b]));
+            set_bit(&mut tables.listed_v4, ip.to_bits() >> (32 - BLOCK_BITS));
         }
         IpAddr::V6(ip) => {
-            let [a, b, ..] = ip.segments();
-            set_bit(&mut tables.listed_v6, listed_bit(a, b));
+            let [a, b, c, ..] = ip.segments();
+            set_bit(&mut tables.listed_v6, listed_bit(a, b, c));
         }
     }
 }

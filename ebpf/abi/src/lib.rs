@@ -20,8 +20,9 @@ mod tables;
 pub use flow::{Flow, FlowState, Idle, stage};
 pub use outcome::{Event, Outcome};
 pub use tables::{
-    COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, POLICIES, Policy, REPLY_CAPACITY, Reply, SERVICES, Service,
-    Tables, V4_CHUNKS, V4_RANGES, V6_CHUNKS, V6_RANGES, country_number, listed_bit, set_bit,
+    BLOCK_BITS, BLOCKS, Blocks, COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, PASSING_POLICIES, POLICIES, Policy,
+    REPLY_CAPACITY, Reply, SERVICES, Service, Tables, V4_CHUNKS, V4_RANGES, V6_CHUNKS, V6_RANGES,
+    country_number, listed_bit, set_bit,
 };
 
 use core::mem::{align_of, offset_of, size_of};
@@ -30,7 +31,7 @@ use core::mem::{align_of, offset_of, size_of};
 pub const MAGIC: u32 = 0x6564_6765;
 
 /// Version of every layout in this crate.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps in the object.
 pub mod map {
@@ -60,14 +61,20 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
 }
 
-/// Globals of the object that hold where a field of the kernel's `tcp_sock` is, in bytes from its start, and the field.
-pub const TCP_FIELDS: [(&str, &str); 5] = [
+/// Globals of the object that hold where a field of the kernel's sockets is, in bytes from its start, and the field: first
+/// [`TCP_SOCK_FIELDS`] of a `tcp_sock`, then those of a `tcp_request_sock`.
+pub const TCP_FIELDS: [(&str, &str); 7] = [
     ("TCP_RCV_NXT", "rcv_nxt"),
     ("TCP_SND_NXT", "snd_nxt"),
     ("TCP_SND_UNA", "snd_una"),
     ("TCP_BYTES_RECEIVED", "bytes_received"),
     ("TCP_BYTES_ACKED", "bytes_acked"),
+    ("REQUEST_RCV_NXT", "rcv_nxt"),
+    ("REQUEST_SNT_ISN", "snt_isn"),
 ];
+
+/// See [`TCP_FIELDS`].
+pub const TCP_SOCK_FIELDS: usize = 5;
 
 /// Name of the XDP program in the object.
 pub const PROGRAM: &str = "edgegate_xdp";

@@ -9,6 +9,19 @@ pub const SERVICES: usize = 64;
 /// Sets of countries, one for each service.
 pub const POLICIES: usize = 64;
 
+/// Policies, the first ones, that have [`Tables::passing_v4`].
+pub const PASSING_POLICIES: usize = 16;
+
+/// A bit for each block of addresses: those of IPv4 with the same first 20 bits, or those of IPv6 with the same
+/// [`listed_bit`].
+pub type Blocks = [u64; BLOCKS / 64];
+
+/// How many blocks there are.
+pub const BLOCKS: usize = 1 << 20;
+
+/// Bits of a block's number.
+pub const BLOCK_BITS: u32 = BLOCKS.trailing_zeros();
+
 /// Ranges of IPv4 addresses with one country each.
 pub const V4_RANGES: usize = 1 << 21;
 
@@ -84,10 +97,13 @@ pub struct Reply {
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Tables {
-    /// A bit for the first 16 bits of each IPv4 address that any list has an entry for.
-    pub listed_v4: [u64; 1024],
-    /// A bit for each [`listed_bit`] of the first 32 bits of an IPv6 address that any list has an entry for.
-    pub listed_v6: [u64; 1024],
+    /// Blocks of IPv4 addresses that any list has an entry for.
+    pub listed_v4: Blocks,
+    /// Likewise of IPv6.
+    pub listed_v6: Blocks,
+    /// For each of the first policies the blocks of IPv4 addresses all of which pass. What is not in one of them has its
+    /// country looked up.
+    pub passing_v4: [Blocks; PASSING_POLICIES],
     /// A bit for each TCP port whose requests are searched for sessions.
     pub session_ports: [u64; 1024],
     /// Pairs of destination network and port; the first that fits decides.
@@ -114,9 +130,11 @@ const _: () = {
     assert!(offset_of!(Service, policy) == 34 && offset_of!(Service, family) == 36);
     assert!(size_of::<Reply>() == 8 + REPLY_CAPACITY && REPLY_CAPACITY.is_multiple_of(8));
     assert!(align_of::<Tables>() == 8);
-    assert!(offset_of!(Tables, services) == 3 * 8192);
-    assert!(offset_of!(Tables, service_count) == 3 * 8192 + SERVICES * 40);
-    assert!(offset_of!(Tables, policies) == 3 * 8192 + SERVICES * 40 + 8);
+    assert!(size_of::<Blocks>() == 131_072 && offset_of!(Tables, passing_v4) == 2 * 131_072);
+    assert!(offset_of!(Tables, session_ports) == (2 + PASSING_POLICIES) * 131_072);
+    assert!(offset_of!(Tables, services) == offset_of!(Tables, session_ports) + 8192);
+    assert!(offset_of!(Tables, service_count) == offset_of!(Tables, services) + SERVICES * 40);
+    assert!(offset_of!(Tables, policies) == offset_of!(Tables, service_count) + 8);
     assert!(offset_of!(Tables, replies) == offset_of!(Tables, policies) + POLICIES * 128);
     assert!(offset_of!(Tables, v4_chunks) == offset_of!(Tables, replies) + 2 * size_of::<Reply>());
     assert!(offset_of!(Tables, v4_ranges) == offset_of!(Tables, v4_chunks) + V4_CHUNKS * 4);
@@ -125,15 +143,18 @@ const _: () = {
     assert!(size_of::<Tables>() == offset_of!(Tables, v6_ranges) + V6_RANGES * 8);
 };
 
-/// The bit of [`Tables::listed_v6`] for the first and the second 16 bits of an IPv6 address.
+/// The block of an IPv6 address, by its first three times 16 bits: of the first two the difference, so that neighbours in
+/// either are told apart, then four bits of the third.
 #[inline(always)]
 #[must_use]
-pub const fn listed_bit(first: u16, second: u16) -> u16 {
-    first ^ second
+pub const fn listed_bit(first: u16, second: u16, third: u16) -> u32 {
+    ((first ^ second) as u32) << 4 | (third >> 12) as u32
 }
 
-/// Sets a bit of a table of bits.
-pub fn set_bit(bits: &mut [u64; 1024], bit: u16) {
-    let bit = usize::from(bit);
-    bits[bit / 64] |= 1 << (bit % 64);
+/// Sets a bit of a table of bits that has it.
+pub fn set_bit<const WORDS: usize>(bits: &mut [u64; WORDS], bit: impl Into<u32>) {
+    let bit = bit.into();
+    if let Some(word) = bits.get_mut(bit as usize / 64) {
+        *word |= 1 << (bit % 64);
+    }
 }

@@ -21,12 +21,15 @@ struct Told {
     packets: u64,
 }
 
+/// For [`tell`] where the reason is another one.
+pub static NO_SESSION: SessionKey = SessionKey([0; 2]);
+
 /// Between two events of the same outcome on the same processor.
 const PAUSE: u64 = 10_000_000;
 
 /// Tells of a packet, unless one like it was told of just now.
 #[inline(never)]
-pub fn tell(outcome: Outcome, flow: &Flow, country: u16, session: SessionKey) {
+pub fn tell(outcome: Outcome, flow: &Flow, country: u16, session: &SessionKey) {
     let Some(told) = TOLD.get_ptr_mut(outcome as u32) else { return };
     // SAFETY: this processor's own, and the program is not interrupted by itself.
     let told = unsafe { &mut *told };
@@ -40,7 +43,7 @@ pub fn tell(outcome: Outcome, flow: &Flow, country: u16, session: SessionKey) {
     entry.write(Event {
         source: flow.source,
         destination: flow.destination,
-        session,
+        session: *session,
         packets: told.packets,
         outcome: outcome as u32,
         country,

@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use core::ptr::addr_of;
-use ebpf_abi::{Address, EXACT_CAPACITY, PREFIX_CAPACITY, Tables, listed_bit};
+use ebpf_abi::{Address, BLOCK_BITS, EXACT_CAPACITY, PREFIX_CAPACITY, Tables, listed_bit};
 
 /// Not preallocated: a bank takes the memory of what it holds. The program never inserts, so nothing is allocated in
 /// the path of a packet.
@@ -50,22 +50,29 @@ pub fn look_up(config: &Config, tables: *const Tables, packet: &Packet) -> u32 {
 /// Whether any list may have the source.
 #[inline(always)]
 fn is_near(tables: *const Tables, packet: &Packet) -> bool {
-    let [a, b, c, d, ..] = packet.flow.source;
-    let [.., w, x, _, _] = packet.flow.source;
     if packet.v4 != 0 {
         // SAFETY: a place within the tables.
-        bit(unsafe { addr_of!((*tables).listed_v4) }, u16::from_be_bytes([w, x]))
+        bit(unsafe { addr_of!((*tables).listed_v4) }, block_v4(packet))
     } else {
-        let bit_of = listed_bit(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        let [a, b, c, d, e, f, ..] = packet.flow.source;
+        let word = |high, low| u16::from_be_bytes([high, low]);
         // SAFETY: as above.
-        bit(unsafe { addr_of!((*tables).listed_v6) }, bit_of)
+        bit(unsafe { addr_of!((*tables).listed_v6) }, listed_bit(word(a, b), word(c, d), word(e, f)))
     }
 }
 
-/// One of 65,536 bits.
+/// The block of a source of IPv4.
 #[inline(always)]
-pub fn bit(bits: *const [u64; 1024], number: u16) -> bool {
-    let word = (number >> 6) as usize & 1023;
+pub const fn block_v4(packet: &Packet) -> u32 {
+    let [.., a, b, c, d] = packet.flow.source;
+    u32::from_be_bytes([a, b, c, d]) >> (32 - BLOCK_BITS)
+}
+
+/// One of many bits; a power of two of them.
+#[inline(always)]
+pub fn bit<const WORDS: usize>(bits: *const [u64; WORDS], number: u32) -> bool {
+    const { assert!(WORDS.is_power_of_two()) };
+    let word = (number >> 6) as usize & (WORDS - 1);
     // SAFETY: the index is below the length; the tables are never freed.
     let word = unsafe { bits.cast::<u64>().add(word).read_volatile() };
     word >> (number & 63) & 1 != 0

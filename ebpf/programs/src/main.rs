@@ -31,7 +31,7 @@ mod work;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use config::Config;
 use core::ptr::addr_of;
-use ebpf_abi::{FlowState, LIST_ALLOW, LIST_DENY, LIST_TRUSTED, Outcome, SessionKey, Tables};
+use ebpf_abi::{FlowState, LIST_ALLOW, LIST_DENY, LIST_TRUSTED, Outcome, Tables};
 use packet::{Packet, Transport};
 use segment::{ACK, FIN, Frame, PSH, RST};
 use session::Finding;
@@ -92,7 +92,7 @@ fn by_packet(config: Config, work: &mut Work) -> Decided {
     } else {
         let (outcome, country) = by_source(config, tables, packet, flags);
         if !matches!(outcome, Outcome::Pass) {
-            events::tell(outcome, &packet.flow, country, SessionKey([0; 2]));
+            events::tell(outcome, &packet.flow, country, &events::NO_SESSION);
             return Decided::As(outcome);
         }
     }
@@ -129,7 +129,7 @@ fn watch(config: Config, tables: *const Tables, work: &mut Work) -> bool {
     let watched = matches!(work.packet.transport, Transport::Tcp)
         && config.sessions()
         // SAFETY: a place within the tables.
-        && lists::bit(unsafe { addr_of!((*tables).session_ports) }, work.packet.flow.destination_port);
+        && lists::bit(unsafe { addr_of!((*tables).session_ports) }, u32::from(work.packet.flow.destination_port));
     work.config = [config.flags, config.bank];
     work.watched = u32::from(watched);
     work.known = u32::from(known);
@@ -161,7 +161,7 @@ fn by_connection(context: &XdpContext, work: &mut Work) -> Option<Outcome> {
 fn rejected(context: &XdpContext, work: &mut Work, outcome: Outcome, state: *mut FlowState) -> Outcome {
     match outcome {
         Outcome::DropFlow | Outcome::DropOver => return outcome,
-        Outcome::ResetFlow => events::tell(outcome, &work.packet.flow, 0, SessionKey([0; 2])),
+        Outcome::ResetFlow => events::tell(outcome, &work.packet.flow, 0, &events::NO_SESSION),
         Outcome::RespondAgain => {
             if !request::has_token(context, work) {
                 return Outcome::DropOver;
@@ -194,7 +194,7 @@ fn by_session(context: &XdpContext, work: &mut Work) -> Option<Outcome> {
         Finding::Blacklisted => {}
     }
     let outcome = refuse(context, work);
-    events::tell(outcome, &work.packet.flow, 0, work.key);
+    events::tell(outcome, &work.packet.flow, 0, &work.key);
     Some(outcome)
 }
 

@@ -5,7 +5,7 @@
 
 use crate::memory::{bounds, load8, load16_be, load32, load64};
 use aya_ebpf::programs::XdpContext;
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 use ebpf_abi::{Address, Flow, MAPPED_BITS, Outcome};
 
 /// What the decisions ask for.
@@ -203,8 +203,10 @@ fn portless(packet: &mut Packet, transport: Transport, protocol: u8) {
     packet.transport = transport;
     packet.flow.source_port = 0;
     packet.flow.destination_port = 0;
-    packet.flow.protocol = protocol;
-    packet.flow.reserved = [0; 3];
+    const { assert!(offset_of!(Flow, protocol) == 36 && size_of::<Flow>() == 40) };
+    // Three bytes more than the protocol, or the compiler would call a function to clear them.
+    // SAFETY: the last four bytes of the flow, which is aligned to 8.
+    unsafe { (&raw mut packet.flow).cast::<u32>().add(9).write(protocol.into()) };
 }
 
 #[inline(always)]

@@ -93,9 +93,9 @@ pub fn find_payload(context: &XdpContext, work: &mut Work) -> bool {
 
 /// The group of letters that is always the same, for each of the three ways to write `"sid":"`.
 pub const STARTS: u32 = u32::from_le_bytes(*b"InNp");
-/// The quote is the second byte of its group.
+/// The quote is the second byte of the group before.
 pub const SECOND: u32 = u32::from_le_bytes(*b"aWQi");
-/// The quote is the third byte of its group.
+/// The quote is the third byte of the group before.
 pub const THIRD: u32 = u32::from_le_bytes(*b"c2lk");
 
 #[inline(always)]

@@ -1,10 +1,11 @@
 //! Countries by service: which country an address is in, and whether the destination admits it.
 
 use crate::config::Config;
+use crate::lists::{bit, block_v4};
 use crate::memory::above;
 use crate::packet::{Packet, Transport};
 use core::ptr::addr_of;
-use ebpf_abi::{Address, SERVICES, Service, Tables, V4_RANGES, V6_RANGES};
+use ebpf_abi::{Address, Blocks, PASSING_POLICIES, SERVICES, Service, Tables, V4_RANGES, V6_RANGES};
 
 /// Steps of a search through the ranges of one chunk: 65,536 of them for IPv4, any number for IPv6.
 const V4_STEPS: usize = 17;
@@ -18,6 +19,9 @@ pub fn refused_country(config: &Config, tables: *const Tables, packet: &Packet) 
     if !config.is_active(policy) {
         return None;
     }
+    if packet.v4 != 0 && passes_as_block(tables, policy, packet) {
+        return None;
+    }
     let country = if packet.v4 != 0 { country_v4(tables, packet) } else { country_v6(tables, packet) };
     // SAFETY: both indices are below the lengths; the tables are never freed.
     let admitted = unsafe {
@@ -25,6 +29,20 @@ pub fn refused_country(config: &Config, tables: *const Tables, packet: &Packet) 
         bits.add((country >> 6) as usize & 15).read_volatile()
     };
     if admitted >> (country & 63) & 1 != 0 { None } else { Some(country) }
+}
+
+/// Whether all addresses around the source pass. Most do under most policies, and one bit says so: of a table that the
+/// processor keeps near, where the countries of the world do not stay.
+#[inline(always)]
+fn passes_as_block(tables: *const Tables, policy: u16, packet: &Packet) -> bool {
+    let policy = policy as usize;
+    if policy >= PASSING_POLICIES {
+        return false;
+    }
+    // SAFETY: the index is below the length.
+    let blocks =
+        unsafe { addr_of!((*tables).passing_v4).cast::<Blocks>().add(policy & (PASSING_POLICIES - 1)) };
+    bit(blocks, block_v4(packet))
 }
 
 /// The policy of the first service that the packet goes to.

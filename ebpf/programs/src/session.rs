@@ -40,20 +40,40 @@ const PROOF_GROUPS: u32 = 344;
 /// Bytes before the id in [`Work::sid`], where the start of its first group goes.
 const LEAD: u32 = 8;
 
-/// Marks letters that base64url does not have.
-const NONE: u8 = 0x80;
-
-/// The six bits that a letter stands for.
-static LETTERS: [u8; 256] = {
+/// For each place in a group of four letters and each letter, its part of the group's three bytes (the first one lowest), and
+/// above them [`BAD`] if base64url does not have the letter.
+static LETTERS: [[u32; 256]; 4] = {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut table = [NONE; 256];
-    let mut index = 0;
-    while index < alphabet.len() {
-        table[alphabet[index] as usize] = index as u8;
-        index += 1;
+    let mut table = [[0; 256]; 4];
+    let mut place = 0;
+    while place < 4 {
+        table[place] = [BAD[place]; 256];
+        let mut index = 0;
+        while index < alphabet.len() {
+            let bits = index as u32;
+            table[place][alphabet[index] as usize] = match place {
+                0 => bits << 2,
+                1 => bits >> 4 | (bits & 0xf) << 12,
+                2 => (bits >> 2) << 8 | (bits & 3) << 22,
+                _ => bits << 16,
+            };
+            index += 1;
+        }
+        place += 1;
     }
     table
 };
+
+/// What a letter that is none adds to its group, by its place there.
+const BAD: [u32; 4] = [1 << 24, 1 << 24, THIRD_BAD, FOURTH_BAD];
+/// See [`BAD`].
+const THIRD_BAD: u32 = 2 << 24;
+/// See [`BAD`].
+const FOURTH_BAD: u32 = 4 << 24;
+/// Any of [`BAD`].
+const ANY_BAD: u32 = BAD[0] | THIRD_BAD | FOURTH_BAD;
+/// The bytes of a group.
+const BYTES: u32 = 0x00ff_ffff;
 
 /// Outside of strings.
 const OUTSIDE: u32 = 0;
@@ -171,38 +191,19 @@ const _: () = {
     assert!(b'i' == 0x69);
 };
 
-/// The three bytes of a group of four letters, the first one lowest. Bits of what is no letter are zero.
-struct Group {
-    bytes: u32,
-    /// Not zero if one of the first two is no letter, likewise the third, likewise the fourth.
-    bad: [u32; 3],
-}
-
-impl Group {
-    /// Whether all four are letters.
-    #[inline(always)]
-    const fn is_whole(&self) -> bool {
-        (self.bad[0] | self.bad[1] | self.bad[2]) == 0
-    }
-}
-
-/// Decodes a group. No branch: the verifier would follow each of them.
+/// Decodes a group: the sum of what [`LETTERS`] has for each of the four. No branch: the verifier would follow each of them.
 #[inline(always)]
-fn group(at: usize) -> Group {
+fn group(at: usize) -> u32 {
     // SAFETY: the caller has checked that four bytes are there.
     let letters = unsafe { load32(at) };
-    let [a, b, c, d] = letters.to_le_bytes().map(|letter| u32::from(six_bits(letter)));
-    let none = u32::from(NONE);
-    let bad = [(a | b) & none, c & none, d & none];
-    let (a, b, c, d) = (a & 0x3f, b & 0x3f, c & 0x3f, d & 0x3f);
-    let bytes = (a << 2 | b >> 4) | (b << 4 & 0xf0 | c >> 2) << 8 | (c << 6 & 0xc0 | d) << 16;
-    Group { bytes, bad }
+    let [a, b, c, d] = letters.to_le_bytes();
+    part(0, a) | part(1, b) | part(2, c) | part(3, d)
 }
 
 #[inline(always)]
-fn six_bits(letter: u8) -> u8 {
-    // SAFETY: every byte is below the length.
-    unsafe { *LETTERS.as_ptr().add(letter as usize) }
+fn part(place: usize, letter: u8) -> u32 {
+    // SAFETY: there are four places, and every letter is below the length.
+    unsafe { *LETTERS.as_ptr().cast::<u32>().add(place * 256 + letter as usize) }
 }
 
 /// Decodes the id that starts at [`Work::value_at`] and notes its length; false if it does not end in time.
@@ -210,38 +211,47 @@ fn six_bits(letter: u8) -> u8 {
 fn decode(context: &XdpContext, work: &mut Work) -> bool {
     let frame = Frame::of(context);
     let sid = addr_of_mut!(work.sid).cast::<u8>() as usize;
-    for word in 0..SID_CAPACITY / 8 + 3 {
-        // SAFETY: within `sid`.
-        unsafe { store64(sid + word * 8, 0) };
-    }
     let (first, lead) = (work.value_at / 3, work.value_at % 3);
     // The verifier does not see that a remainder is small, and it wants to add.
     let shift = opaque(u64::from(3 - lead)) as u32 & 3;
     // What the first group has before the id may contain a quote.
     let before = (1u32 << (lead * 8)) - 1;
     let Some(start) = frame.at(work.payload_at + first * 4, 4) else { return false };
-    work.walk = [0; 4];
+    // By two words, or the compiler would call a function to clear it.
+    let walk = addr_of_mut!(work.walk) as usize;
+    // SAFETY: as long as two words.
+    unsafe {
+        store64(walk, 0);
+        store64(walk + 8, 0);
+    }
     for index in 0..SID_GROUPS {
         let at = start + index as usize * 4;
         if !fits(at, 4, frame.end()) {
             break;
         }
-        let Group { bytes, bad: [first, second, third] } = group(at);
-        // At the end of a payload a group may have two or three letters, and one or two bytes. NONE is one bit.
-        let kept = 0x00ff_ffff >> ((second | third) >> 4) >> (second >> 4);
-        let bytes = bytes & kept;
+        let bytes = group(at);
         // SAFETY: 4 bytes at no more than LEAD + 3 * SID_GROUPS are within `sid`; the fourth is written again or cleared.
         unsafe { store32(sid + (LEAD - 3 + index * 3 + shift) as usize, bytes) };
         let skipped = if index == 0 { before } else { 0 };
         let quotes = (bytes ^ 0x0022_2222) | skipped;
         let quotes = quotes.wrapping_sub(0x0001_0101) & !quotes & 0x0080_8080;
-        if (quotes | first | second | third) != 0 {
-            work.walk = [index, quotes, first, 0];
+        let bad = bytes & ANY_BAD;
+        if (quotes | bad) != 0 {
+            work.walk = [index, quotes, bad, 0];
             break;
         }
     }
     let [index, quotes, bad, _] = work.walk;
-    if quotes == 0 || bad != 0 {
+    // At the end of a payload a group may have two or three letters, and one or two bytes.
+    let kept = if bad & THIRD_BAD != 0 {
+        0x80
+    } else if bad & FOURTH_BAD != 0 {
+        0x8080
+    } else {
+        0x0080_8080
+    };
+    let quotes = quotes & kept;
+    if quotes == 0 || bad & BAD[0] != 0 {
         return false;
     }
     let lowest = quotes & quotes.wrapping_neg();
@@ -250,9 +260,12 @@ fn decode(context: &XdpContext, work: &mut Work) -> bool {
     if length > SID_CAPACITY {
         return false;
     }
-    // The quote and what follows in its group.
+    // The quote, what follows in its group, and what another id has left up to the end of the last block.
     // SAFETY: within `sid`.
-    unsafe { store32(sid + LEAD as usize + length, 0) };
+    unsafe {
+        store64(sid + LEAD as usize + length, 0);
+        store64(sid + LEAD as usize + length + 8, 0);
+    }
     true
 }
 
@@ -300,7 +313,7 @@ fn is_header(context: &XdpContext, work: &mut Work) -> bool {
             break;
         }
         // SAFETY: checked against the end.
-        if six_bits(unsafe { load8(at) }) & NONE != 0 {
+        if part(0, unsafe { load8(at) }) & ANY_BAD != 0 {
             break;
         }
     }
@@ -325,9 +338,8 @@ fn is_outermost(context: &XdpContext, work: &mut Work) -> bool {
             work.walk = [index, state, depth, last];
             break;
         }
-        let group = group(at);
-        let bytes = group.bytes;
-        if !group.is_whole() || (index == 0 && bytes & 0xff != u32::from(b'{')) {
+        let bytes = group(at);
+        if bytes & ANY_BAD != 0 || (index == 0 && bytes & 0xff != u32::from(b'{')) {
             break;
         }
         step(&mut state, &mut depth, &mut last, bytes & 0xff);
@@ -340,7 +352,7 @@ fn is_outermost(context: &XdpContext, work: &mut Work) -> bool {
     }
     // The group of the quote, and what comes before it there.
     let Some(at) = frame.at(work.payload_at + index * 4, 4) else { return false };
-    let bytes = group(at).bytes;
+    let bytes = group(at);
     if index == 0 && bytes & 0xff != u32::from(b'{') {
         return false;
     }
@@ -379,8 +391,8 @@ fn has_member(context: &XdpContext, work: &Work) -> bool {
     let (groups, rest) = quote(work);
     let Some(at) = frame.at(work.payload_at + groups * 4, 12) else { return false };
     let (first, second, third) = (group(at), group(at + 4), group(at + 8));
-    let whole = first.is_whole() & second.is_whole() & third.is_whole();
-    let (first, second, third) = (u64::from(first.bytes), u64::from(second.bytes), u64::from(third.bytes));
+    let whole = (first | second | third) & ANY_BAD == 0;
+    let [first, second, third] = [first, second, third].map(|group| u64::from(group & BYTES));
     let bytes = first | second << 24 | third << 48;
     // Of nine bytes one does not fit, and of the seven that count none is beyond the ninth.
     let (low, high) = (bytes >> (rest * 8), (third >> 16) << 48);

@@ -6,7 +6,9 @@ use aya_ebpf::bindings::{
     bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Tuple4,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Tuple6,
 };
-use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
+};
 use aya_ebpf::{EbpfContext as _, Global, btf_maps::Array, macros::btf_map, programs::XdpContext};
 use core::mem::zeroed;
 use ebpf_abi::{CELLS, Flow, Idle};
@@ -18,7 +20,7 @@ const MMAPABLE: usize = 1 << 10;
 #[btf_map]
 static IDLE: Array<u64, { CELLS as usize }, MMAPABLE> = Array::new();
 
-/// Where the fields of the kernel's `tcp_sock` are that are asked for, by name in [`ebpf_abi::TCP_FIELDS`]. The agent sets
+/// Where the fields of the kernel's sockets are that are asked for, by name in [`ebpf_abi::TCP_FIELDS`]. The agent sets
 /// them to what the running kernel says of itself; zero: it does not say. To the verifier they are constants.
 #[unsafe(no_mangle)]
 static TCP_RCV_NXT: Global<u32> = Global::new(0);
@@ -30,6 +32,10 @@ static TCP_SND_UNA: Global<u32> = Global::new(0);
 static TCP_BYTES_RECEIVED: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static TCP_BYTES_ACKED: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static REQUEST_RCV_NXT: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static REQUEST_SNT_ISN: Global<u32> = Global::new(0);
 
 /// The namespace of the interface.
 const CURRENT_NAMESPACE: u64 = u64::MAX;
@@ -102,9 +108,27 @@ pub fn look_up(context: &XdpContext, work: &mut Work) -> bool {
             known.acknowledged = load64(tcp + TCP_BYTES_ACKED.load() as usize);
         }
     }
+    // SAFETY: as above. It is null where the socket is no request for a connection.
+    let request = if tcp == 0 { unsafe { bpf_skc_to_tcp_request_sock(socket.cast()) as usize } } else { 0 };
+    if request != 0 {
+        requested(request, known);
+    }
     // SAFETY: it was found above and is not used any more.
     unsafe { bpf_sk_release(socket.cast()) };
-    tcp != 0
+    tcp != 0 || request != 0
+}
+
+/// What is known of a connection whose handshake ends with the segment before this one, which the stack has still in a queue,
+/// or with this one. As the socket will be: with nothing taken and nothing given. Should the segment before have been lost, a
+/// reset where the request was ends the request for a connection just as it ends a connection.
+#[inline(always)]
+fn requested(request: usize, known: &mut Socket) {
+    // SAFETY: places within a `tcp_request_sock`, as the kernel describes it and as its verifier checks.
+    let (next, first) = unsafe {
+        (load32(request + REQUEST_RCV_NXT.load() as usize), load32(request + REQUEST_SNT_ISN.load() as usize))
+    };
+    let given = first.wrapping_add(1);
+    *known = Socket { received: 0, acknowledged: 0, next, given, unacknowledged: given, state: ESTABLISHED };
 }
 
 /// Whether the socket that was looked up waits for just this segment, as the first byte of a request, and has nothing left

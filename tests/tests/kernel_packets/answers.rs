@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use tests::frames::{ACK, FIN, PSH, RST, SERVICE_VLAN, Segment, VLAN};
-use tests::handshake::Connection;
+use tests::handshake::{Connection, Pending};
 use tests::kernel::{PASS, TX};
 use tests::netns::Net;
 use tests::tables::reply;
@@ -111,6 +111,29 @@ fn a_first_request_is_answered() {
         let good = connection.request(&of_session("GET", OTHER));
         assert_outcome(&kernel, &good.frame(), Outcome::PassInspected);
         assert_eq!(kernel.cell(&good.flow()), 0);
+    }
+}
+
+/// The last packet of the handshake may be in a queue behind the program, or be lost.
+#[test]
+fn a_first_request_ends_the_handshake() {
+    for ip in ["127.0.0.1", "::1"] {
+        let Some(Pending { next, client: _client, listener }) = Pending::local(ip) else { return };
+        let Some(kernel) = refusing(next.destination.port(), FLAG_RESPOND) else { return };
+        let request = Segment { data: of_session("GET", SID), ..next };
+        let busy = |request: &Segment| assert_outcome(&kernel, &request.frame(), Outcome::PassBusy);
+        for step in [1, u32::MAX] {
+            busy(&Segment { sequence: request.sequence.wrapping_add(step), ..request.clone() });
+            busy(&Segment { acknowledged: request.acknowledged.wrapping_add(step), ..request.clone() });
+        }
+        busy(&Segment { window: 0, ..request.clone() });
+        let since = monotonic();
+        assert_made(&kernel, &request.frame(), Outcome::RespondSession, TX, &answer(&request, ANSWERS[0]));
+        assert_remembered(&kernel, &request, since, stage::SERVER_WAITS);
+        // The server has not heard of it.
+        listener.set_nonblocking(true).expect("a listener");
+        let accepted = listener.accept().map(drop).map_err(|error| error.kind());
+        assert_eq!(accepted, Err(std::io::ErrorKind::WouldBlock));
     }
 }
 

@@ -354,9 +354,10 @@ fn a_source_near_no_list_is_not_looked_up() {
         assert_outcome(&kernel, &frame, Outcome::Pass);
     }
     for (near, denied, others) in [
-        (BAD4, from(BAD4), [from(BAD6), from("192.1.2.66"), mapped.clone()]),
-        // All bits of the first 32 count.
-        (BAD6, from(BAD6), [from(BAD4), mapped.clone(), from("2001:db9::66")]),
+        // All bits of the first 20 count.
+        (BAD4, from(BAD4), [from(BAD6), from("192.0.18.66"), mapped.clone()]),
+        // And of IPv6 those of the first 36.
+        (BAD6, from(BAD6), [from(BAD4), from("2001:db8:1000::66"), from("2001:db9::66")]),
         // A mapped source in a packet of IPv6 is asked for as one of IPv6.
         ("::", mapped, [from(BAD4), from(BAD6), from("2001:db8:1::1")]),
     ] {

@@ -93,7 +93,7 @@ fn events_name_the_session() {
 #[test]
 fn each_bank_has_its_ports() {
     let Some(mut kernel) = watching() else { return };
-    for port in [0, 63, 64, 65_535] {
+    for port in [0, 63, 64, 65_535_u16] {
         set_bit(&mut kernel.tables(1).session_ports, port);
     }
     let request = of_session("GET", SID);

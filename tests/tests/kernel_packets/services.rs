@@ -1,7 +1,10 @@
 //! Countries by service.
 
 use super::*;
-use ebpf_abi::{COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, Event, FLAG_SERVICES, SERVICES, country_number};
+use ebpf_abi::{
+    COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, Event, FLAG_SERVICES, PASSING_POLICIES, POLICIES, SERVICES,
+    country_number, set_bit,
+};
 use std::net::SocketAddr;
 use tests::frames::{SYN, Segment};
 use tests::kernel::DROP;
@@ -71,6 +74,43 @@ fn of_protocol(mut frame: Vec<u8>, protocol: u8) -> Vec<u8> {
     let at = if frame[12..14] == IPV4.to_be_bytes() { 14 + 9 } else { 14 + 6 };
     frame[at] = protocol;
     frame
+}
+
+/// Where a block of addresses passes as a whole, no country is looked up; by policy, up to the last one that has blocks.
+#[test]
+fn a_block_that_passes_needs_no_country() {
+    let Some(mut kernel) = countries() else { return };
+    let block = |source: &str| u32::from(source.parse::<std::net::Ipv4Addr>().expect("an address")) >> 12;
+    let of = [0, 1, PASSING_POLICIES - 1, PASSING_POLICIES, POLICIES - 1];
+    for (port, policy) in (1..).zip(of) {
+        serve(kernel.tables(0), "10.0.0.0/8", port, u16::try_from(policy).expect("a few"));
+        admit(kernel.tables(0), policy, FR, true);
+    }
+    let assert_passes = |kernel: &Kernel, source: &str, passing: &[usize]| {
+        for (port, policy) in (1..).zip(of) {
+            let outcome = if passing.contains(&policy) { Outcome::Pass } else { Outcome::DropCountryDenied };
+            assert_outcome(kernel, &syn(source, HERE[0], port), outcome);
+        }
+    };
+    kernel.configure(0, FLAG_SERVICES);
+    assert_passes(&kernel, FRENCH[0], &of);
+    assert_passes(&kernel, GERMAN[0], &[]);
+    for policy in [0, 1, PASSING_POLICIES - 1] {
+        set_bit(&mut kernel.tables(0).passing_v4[policy], block(GERMAN[0]));
+        kernel.configure(0, FLAG_SERVICES);
+        assert_passes(&kernel, GERMAN[0], &[policy]);
+        // To the bounds of the block, and no further.
+        for (source, passing) in [
+            ("198.51.96.0", &[policy][..]),
+            ("198.51.111.255", &[policy]),
+            ("198.51.95.255", &[]),
+            ("198.51.112.0", &[]),
+        ] {
+            assert_passes(&kernel, source, passing);
+        }
+        assert_passes(&kernel, FRENCH[0], &of);
+        kernel.tables(0).passing_v4[policy].fill(0);
+    }
 }
 
 #[test]
