@@ -4,11 +4,8 @@
 //! and only outcomes count.
 #![expect(clippy::expect_used, reason = "a bench whose parts fail must not look well")]
 
-#[path = "xdp/report.rs"]
-mod report;
-
+use benches::report::{Promise, Report};
 use ebpf_abi::Outcome;
-use report::{Promise, Report};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

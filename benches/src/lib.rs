@@ -1,6 +1,8 @@
 //! Inputs that the benches share: one policy, one key, and requests of known size.
 #![expect(clippy::expect_used, reason = "a bench whose input is wrong must not run")]
 
+pub mod report;
+
 use validator_core::pattern::{Limits, PathPattern};
 use validator_core::{
     Bindings, Check, Condition, ContentJwt, Fallback, Key, KeyRing, OnDeny, Operand, Policy, Prefilter,

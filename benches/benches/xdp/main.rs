@@ -11,10 +11,9 @@ mod kernel;
 mod load;
 mod packets;
 mod raw;
-mod report;
 mod web;
 
-use report::Report;
+use benches::report::Report;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use std::path::Path;
 use std::process::ExitCode;

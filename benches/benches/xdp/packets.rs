@@ -19,7 +19,7 @@ use crate::frames::{
 };
 use crate::kernel::{Kernel, TODAY, risen};
 use crate::raw::{DROP, Driver, PASS, Random, passing};
-use crate::report::{Promise, Report};
+use benches::report::{Promise, Report};
 use ebpf_abi::{
     FLAG_EXACT, FLAG_PREFIX, FLAG_RESPOND, FLAG_SERVICES, FLAG_SESSIONS, MAPPED_BITS, Outcome, Session,
     SessionKey, map,

@@ -9,8 +9,8 @@
 use crate::Scale;
 use crate::frames;
 use crate::kernel::{Kernel, TODAY, risen};
-use crate::report::{Promise, Report};
 use aya::programs::xdp::XdpMode;
+use benches::report::{Promise, Report};
 use bytemuck::allocation::zeroed_box;
 use ebpf_abi::{FLAG_RESPOND, FLAG_SESSIONS, Outcome, Reply, Session, Tables, map, set_bit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};

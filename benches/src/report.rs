@@ -9,7 +9,7 @@ const NOISE: f64 = 1.10;
 /// What a figure has to come to.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Promise {
+pub enum Promise {
     /// Nothing; it is there to be read.
     None,
     /// A bound for the ratio to the baseline.
@@ -24,35 +24,40 @@ pub(crate) enum Promise {
 
 /// One line of the report.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Figure {
-    pub(crate) name: String,
-    pub(crate) unit: &'static str,
+pub struct Figure {
+    /// What it is.
+    pub name: String,
+    /// What it is counted in.
+    pub unit: &'static str,
     /// The median.
-    pub(crate) value: f64,
+    pub value: f64,
     /// What it is held against, and its median.
-    pub(crate) baseline: Option<(String, f64)>,
+    pub baseline: Option<(String, f64)>,
     /// Lower quartile, median and upper quartile of the ratios of each round.
-    pub(crate) ratio: Option<[f64; 3]>,
-    pub(crate) promise: Promise,
-    pub(crate) held: bool,
+    pub ratio: Option<[f64; 3]>,
+    /// What is promised of it.
+    pub promise: Promise,
+    /// Whether that is kept.
+    pub held: bool,
 }
 
 /// All of them.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Report {
-    pub(crate) figures: Vec<Figure>,
+pub struct Report {
+    /// In the order of their measurement.
+    pub figures: Vec<Figure>,
     /// Parts that were left out, and why.
-    pub(crate) skipped: Vec<String>,
+    pub skipped: Vec<String>,
 }
 
 impl Report {
     /// A figure by itself.
-    pub(crate) fn single(&mut self, name: &str, unit: &'static str, values: &[f64], promise: Promise) {
+    pub fn single(&mut self, name: &str, unit: &'static str, values: &[f64], promise: Promise) {
         self.add(name, unit, values, None, promise);
     }
 
     /// A figure beside its baseline, measured in the same rounds.
-    pub(crate) fn pair(
+    pub fn pair(
         &mut self,
         name: &str,
         unit: &'static str,
@@ -89,12 +94,14 @@ impl Report {
     }
 
     /// Whether every promise is kept.
-    pub(crate) fn holds(&self) -> bool {
+    #[must_use]
+    pub fn holds(&self) -> bool {
         self.figures.iter().all(|figure| figure.held)
     }
 
     /// As a table, with what is promised where that is judged.
-    pub(crate) fn table(&self, judged: bool) -> String {
+    #[must_use]
+    pub fn table(&self, judged: bool) -> String {
         let mut table = String::new();
         let mut line = |cells: [&str; 5]| {
             let [name, value, baseline, ratio, promise] = cells;
