@@ -55,6 +55,8 @@ fn measure(net: &Net, full: bool, report: &mut Report) {
     let state = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder on a disk");
     let socket = state.path().join("control.sock");
     let origin = Echo::start();
+    // Without it nothing that the program sends back in native mode would arrive.
+    let _peer = net.pass_on_peer();
     let edge = Edge::new(net, &format!("http://{}", origin.address), "native");
     let config = format!(
         "state_dir = \"{}\"\ncontrol = {{ socket = \"{}\" }}\n{}",

@@ -123,20 +123,25 @@ impl Sessions {
         }
     }
 
-    /// Adds a session to the list of a day. A session may stand in many lists.
-    pub fn add(&mut self, day: Day, sid: &str) {
-        let newest = self.newest(sid).map_or(day, |newest| newest.max(day));
-        self.set(sid, Some(newest));
+    /// Adds a session to the list of a day. A session may stand in many lists. True: the day is its newest now, and was not.
+    pub fn add(&mut self, day: Day, sid: &str) -> bool {
+        self.change(sid, |newest| Some(newest.map_or(day, |newest| newest.max(day))))
     }
 
     /// Sets the newest day in whose list a session stands; `None`: it stands in none.
     pub fn set(&mut self, sid: &str, newest: Option<Day>) {
+        self.change(sid, |_| newest);
+    }
+
+    /// Whether there is another newest day now.
+    fn change(&mut self, sid: &str, newest: impl FnOnce(Option<Day>) -> Option<Day>) -> bool {
         let hash = self.hasher.hash_one(sid);
-        let Some(shard) = Arc::make_mut(&mut self.shards).get_mut(place(hash)) else { return };
+        let Some(shard) = Arc::make_mut(&mut self.shards).get_mut(place(hash)) else { return false };
         let shard = Arc::make_mut(shard);
         let before = shard.entries.len();
-        shard.set(hash, sid, newest, &self.hasher);
+        let changed = shard.change(hash, sid, newest, &self.hasher);
         self.len = self.len + shard.entries.len() - before;
+        changed
     }
 
     /// The newest day in whose list a session stands, retained or not.
@@ -217,30 +222,46 @@ impl Shard {
         self.entries.find(hash, |entry| self.name(entry.start, entry.length) == sid)
     }
 
-    fn set(&mut self, hash: u64, sid: &str, newest: Option<Day>, hasher: &DefaultHashBuilder) {
+    fn change(
+        &mut self,
+        hash: u64,
+        sid: &str,
+        newest: impl FnOnce(Option<Day>) -> Option<Day>,
+        hasher: &DefaultHashBuilder,
+    ) -> bool {
         let Self { entries, names, unused } = self;
         let name = |entry: &Entry| {
             let start = entry.start as usize;
             names.get(start..start.saturating_add(entry.length as usize)).unwrap_or_default()
         };
-        match (entries.entry(hash, |entry| name(entry) == sid, |entry| hasher.hash_one(name(entry))), newest)
-        {
-            (TableEntry::Occupied(mut place), Some(newest)) => place.get_mut().newest = newest,
-            (TableEntry::Occupied(place), None) => {
-                *unused += place.remove().0.length as usize;
-                if *unused > 256 && *unused > names.len() / 2 {
-                    self.compact();
+        match entries.entry(hash, |entry| name(entry) == sid, |entry| hasher.hash_one(name(entry))) {
+            TableEntry::Occupied(mut place) => {
+                let old = place.get().newest;
+                let new = newest(Some(old));
+                if let Some(new) = new {
+                    place.get_mut().newest = new;
+                } else {
+                    *unused += place.remove().0.length as usize;
+                    if *unused > 256 && *unused > names.len() / 2 {
+                        self.compact();
+                    }
                 }
+                new != Some(old)
             }
-            (TableEntry::Vacant(place), Some(newest)) => {
+            TableEntry::Vacant(place) => {
+                let Some(newest) = newest(None) else { return false };
                 // A shard holds less than 4 GiB of names, or the process has long run out of memory.
                 let (Ok(start), Ok(length)) = (u32::try_from(names.len()), u32::try_from(sid.len())) else {
-                    return;
+                    return false;
                 };
                 place.insert(Entry { start, length, newest });
+                if names.capacity() - names.len() < sid.len() {
+                    // An eighth at a time: doubling would leave a third of all memory unused.
+                    names.reserve_exact(sid.len() + names.len() / 8);
+                }
                 names.push_str(sid);
+                true
             }
-            (TableEntry::Vacant(_), None) => {}
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use validator_core::Day;
 
 /// Sessions that are stored together. A later part waits for the disk while the next one is read.
-const PART: usize = 20_000;
+const PART: usize = 65_536;
 
 /// Stands for the lists of all days.
 const EVERY_DAY: Day = Day::from_number(u32::MAX);

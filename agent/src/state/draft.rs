@@ -288,7 +288,6 @@ impl<'a> Draft<'a> {
         let mut done = Counts::default();
         let mut accepted = Vec::with_capacity(edits.len());
         for (index, SessionEdit { day, sid }) in edits.iter().enumerate() {
-            let newest = sessions.newest(sid);
             if let Err(why) = check_sid(sid) {
                 done.refused.push((index, why));
             } else if !sessions.is_retained(*day, *now) {
@@ -297,11 +296,10 @@ impl<'a> Draft<'a> {
                     index,
                     format!("the list of {day} has ended: blacklist.retain_days is {retain_days}"),
                 ));
-            } else if newest.is_none() && sessions.len() >= capacity {
+            } else if sessions.len() >= capacity && sessions.newest(sid).is_none() {
                 done.refused.push((index, full_of_sessions(capacity).to_string()));
             } else {
-                if newest.is_none_or(|newest| newest < *day) {
-                    sessions.add(*day, sid);
+                if sessions.add(*day, sid) {
                     touched.push(sid.clone());
                 }
                 accepted.push((*day, &**sid));
@@ -314,7 +312,7 @@ impl<'a> Draft<'a> {
         let days = Arc::make_mut(&mut overlay.days);
         let mut changed = false;
         let write = write.as_ref().ok_or(ChangeError::NoStore)?;
-        write.change_sessions(accepted.iter().copied(), |index, old| {
+        write.add_sessions(accepted.iter().copied(), Flags::NONE.added(origin), |index, old| {
             let Some(&(day, sid)) = accepted.get(index) else { return old };
             let in_file = is_in_file(texts, day, sid);
             let new = old.added(origin);

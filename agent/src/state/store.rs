@@ -19,6 +19,8 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 use validator_core::Day;
 use zeroize::Zeroizing;
 
@@ -30,6 +32,12 @@ const FILE: &str = "state.redb";
 
 /// Memory for pages of the file. The state is read once and then only written.
 const CACHE: usize = 8 * 1024 * 1024;
+
+/// How long to wait for another process that may be about to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two looks whether it has.
+const PAUSE: Duration = Duration::from_millis(20);
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const SESSIONS: TableDefinition<'_, (u32, &str), u8> = TableDefinition::new("sessions");
@@ -127,7 +135,7 @@ impl Store {
             Err(error) if is_read_only(&error) && path.exists() => return Self::open_read_only(path),
             Err(error) => return Err(inaccessible(error)),
         }
-        let database = open_database(&path)?;
+        let database = open_once_free(&path)?;
         let store = Self { path, handle: Handle::Open(database) };
         store.prepare()?;
         Ok(store)
@@ -429,6 +437,26 @@ impl Write<'_> {
         })
     }
 
+    /// Likewise, where most of them are not there yet and will have the flags `usual`.
+    pub(crate) fn add_sessions<'e>(
+        &self,
+        edits: impl Iterator<Item = (Day, &'e str)>,
+        usual: Flags,
+        mut change: impl FnMut(usize, Flags) -> Flags,
+    ) -> Result<(), StoreError> {
+        self.with_sessions(|table| {
+            for (index, (day, sid)) in edits.enumerate() {
+                let key = (day.number(), sid);
+                let old = table.insert(key, usual.0)?.map_or(Flags::NONE, |flags| Flags(flags.value()));
+                let new = change(index, old);
+                if new != usual {
+                    table.insert(key, new.0)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// The sessions of a day's list.
     pub(crate) fn day(&self, day: Day) -> Result<Vec<(Box<str>, Flags)>, StoreError> {
         self.with_sessions(|table| {
@@ -550,6 +578,17 @@ impl Write<'_> {
     fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
         failed(self.path, error.into())
     }
+}
+
+/// A process that was killed holds its files until the last of its memory is freed, and whoever restarts it may be faster.
+fn open_once_free(path: &Path) -> Result<Database, StoreError> {
+    for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
+        match open_database(path) {
+            Err(StoreError::InUse(_)) => sleep(PAUSE),
+            outcome => return outcome,
+        }
+    }
+    open_database(path)
 }
 
 fn open_database(path: &Path) -> Result<Database, StoreError> {

@@ -24,6 +24,9 @@ use validator_core::net::NetSet;
 /// Most changes that are committed together.
 const GROUP: usize = 512;
 
+/// Most sessions that are looked for among the open connections, instead of the other way round.
+const FEW: usize = 64;
+
 /// A change that is stored and in force.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Applied {
@@ -180,7 +183,8 @@ impl Work {
             return Ok(with_version(outcomes, old.revision));
         }
         let Next { mut snapshot, write, touched } = draft.finish()?;
-        let newly = touched.clone();
+        // Of many it is cheaper to ask the snapshots about each open connection.
+        let newly = touched.as_ref().filter(|sids| sids.len() <= FEW).cloned();
         let staged = match touched {
             Some(touched) => self.world.kernel.prepare_sessions(&snapshot, &old, touched),
             None => self.world.kernel.prepare(&snapshot, Some(&old), now),
