@@ -37,36 +37,39 @@ impl SessionMap {
     /// [`KernelError`]. What was removed is gone then; what was added does not count before another call has looked at it.
     pub(crate) fn sync(&mut self, sessions: &Sessions, generation: u32) -> Result<usize, KernelError> {
         let problem = |error: io::Error| KernelError::map(map::SESSIONS)(MapError::IoError(error));
-        let mut wanted: HashMap<SessionKey, u32> = HashMap::with_capacity(sessions.len());
-        for (sid, last_day) in sessions.iter() {
-            // What has no key is looked up by userspace alone.
-            if let Some(key) = session_key(sid.as_bytes()) {
-                wanted.insert(key, last_day);
-            }
-        }
-        let count = wanted.len();
+        // What has no key is looked up by userspace alone. Sorted, and not a table of hashes: there can be millions, and memory
+        // for twice as many would be taken for the moment.
+        let key = |(sid, last_day): (&str, u32)| Some((session_key(sid.as_bytes())?, last_day));
+        let mut wanted: Vec<(SessionKey, u32)> = Vec::with_capacity(sessions.len());
+        wanted.extend(sessions.iter().filter_map(key));
+        wanted.sort_unstable_by_key(|(key, _)| key.0);
+        wanted.dedup_by_key(|(key, _)| key.0);
         // Before the entries: without its bit a session is not looked up.
         let mut bits = vec![0; SESSION_BIT_WORDS as usize];
-        for (word, bit) in wanted.keys().map(|key| key.bit()) {
+        for (word, bit) in wanted.iter().map(|(key, _)| key.bit()) {
             if let Some(word) = bits.get_mut(word as usize) {
                 *word |= 1 << bit;
             }
         }
         self.bits.iter().zip(bits).for_each(|(word, new)| word.store(new, Ordering::Relaxed));
         let mut gone = Vec::new();
-        let mut changed = Vec::new();
-        for (key, session) in sys::read_entries::<SessionKey, Session>(&self.map).map_err(problem)? {
-            match wanted.remove(&key) {
-                None => gone.push(key),
-                Some(last_day) if last_day == session.last_day && session.generation < generation => {}
-                Some(last_day) => changed.push((key, Session { last_day, generation })),
+        let mut good = vec![false; wanted.len()];
+        sys::each_entry(&self.map, |key: SessionKey, session: Session| match find(&wanted, key) {
+            None => gone.push(key),
+            Some((index, last_day)) => {
+                if let Some(good) = good.get_mut(index) {
+                    *good = last_day == session.last_day && session.generation < generation;
+                }
             }
-        }
-        changed.extend(wanted.into_iter().map(|(key, last_day)| (key, Session { last_day, generation })));
+        })
+        .map_err(problem)?;
+        let changed = wanted.iter().zip(good).filter(|(_, good)| !good);
+        let changed: Vec<(SessionKey, Session)> =
+            changed.map(|((key, last_day), _)| (*key, Session { last_day: *last_day, generation })).collect();
         // First what makes room.
         sys::remove_entries(&self.map, &gone).map_err(problem)?;
         sys::write_entries(&self.map, &changed).map_err(problem)?;
-        Ok(count)
+        Ok(wanted.len())
     }
 
     /// Brings single sessions up to date, as of a generation that is still to come: each with the last day on which it
@@ -113,8 +116,51 @@ impl SessionMap {
     }
 }
 
+/// Where a key is among sorted ones, and its last day. Keys are hashes: one that is a third of the way up in numbers is about
+/// a third of the way up in the list.
+fn find(sorted: &[(SessionKey, u32)], key: SessionKey) -> Option<(usize, u32)> {
+    let guess = u128::from(key.0[0]) * sorted.len() as u128 >> 64;
+    let mut low = usize::try_from(guess).unwrap_or(0);
+    let mut high = low;
+    let mut step = 64;
+    while low > 0 && sorted.get(low).is_none_or(|(at, _)| at.0 > key.0) {
+        low = low.saturating_sub(step);
+        step *= 2;
+    }
+    step = 64;
+    while sorted.get(high).is_some_and(|(at, _)| at.0 <= key.0) {
+        high = high.saturating_add(step).min(sorted.len());
+        step *= 2;
+    }
+    let within = sorted.get(low..high)?;
+    let index = low + within.binary_search_by_key(&key.0, |(at, _)| at.0).ok()?;
+    Some((index, sorted.get(index)?.1))
+}
+
 /// The day that counts for the kernel, in days since 1970. It is ahead of userspace's by so much that no list counts in
 /// the kernel when it has ended in userspace.
 pub(crate) fn today(now: u64) -> u32 {
     Day::of(now.saturating_add(super::AHEAD)).number()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_wherever_they_lie() {
+        let key = |number: u64| SessionKey([number, number ^ 7]);
+        let even = |count: u64, by: u64| -> Vec<(SessionKey, u32)> {
+            (0..count).map(|n| (key(n * by), 1)).collect()
+        };
+        // Spread as hashes are, all at one end, none.
+        for sorted in [even(1000, u64::MAX / 1000), even(1000, 3), even(1, 5), even(0, 1)] {
+            for (index, (key, _)) in sorted.iter().enumerate() {
+                assert_eq!(find(&sorted, *key), Some((index, 1)));
+            }
+            for missing in [1, 2, u64::MAX, u64::MAX / 3] {
+                assert_eq!(find(&sorted, key(missing)), None, "{missing} of {}", sorted.len());
+            }
+        }
+    }
 }

@@ -124,13 +124,25 @@ pub fn remove_if_there<K: bytemuck::Pod>(map: &MapData, keys: &[K]) -> io::Resul
 /// # Errors
 /// What the kernel says.
 pub fn read_entries<K: bytemuck::Pod, V: bytemuck::Pod>(map: &MapData) -> io::Result<Vec<(K, V)>> {
-    check::<K, V>(map)?;
     let mut found = Vec::new();
+    each_entry(map, |key, value| found.push((key, value)))?;
+    Ok(found)
+}
+
+/// Calls `each` for all entries of a hash that nobody else writes meanwhile.
+///
+/// # Errors
+/// What the kernel says.
+pub fn each_entry<K: bytemuck::Pod, V: bytemuck::Pod>(
+    map: &MapData,
+    mut each: impl FnMut(K, V),
+) -> io::Result<()> {
+    check::<K, V>(map)?;
     let mut room = BATCH;
+    let (mut keys, mut values) = (vec![K::zeroed(); room], vec![V::zeroed(); room]);
     // Where the kernel goes on; it means something to the kernel alone.
     let (mut from, mut to) = (None::<u32>, 0u32);
     loop {
-        let (mut keys, mut values) = (vec![K::zeroed(); room], vec![V::zeroed(); room]);
         let mut call = BatchCall {
             from: from.as_ref().map_or(0, |from| (&raw const *from) as u64),
             to: (&raw mut to) as u64,
@@ -148,14 +160,16 @@ pub fn read_entries<K: bytemuck::Pod, V: bytemuck::Pod>(map: &MapData) -> io::Re
             // A bucket has more entries than there is room for.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                 room *= 2;
+                keys.resize(room, K::zeroed());
+                values.resize(room, V::zeroed());
                 continue;
             }
             Err(error) => return Err(error),
         };
         let count = usize::try_from(call.count).unwrap_or(0).min(room);
-        found.extend(keys.into_iter().zip(values).take(count));
+        keys.iter().zip(&values).take(count).for_each(|(key, value)| each(*key, *value));
         if end {
-            return Ok(found);
+            return Ok(());
         }
         from = Some(to);
     }
