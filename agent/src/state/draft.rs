@@ -2,7 +2,7 @@
 
 use super::change::{Change, ChangeError, Counts, Done, NewSecret, SessionEdit, warnings};
 use super::overlay::{DayCounts, Overlay, PushedSecret, first_retained, is_in_file};
-use super::store::{StoreError, StoredSecret, Write};
+use super::store::{Read, StoreError, StoredSecret, Write};
 use super::{Flags, List, Origin};
 use crate::config::{self, Config, Layer};
 use crate::metrics::Metrics;
@@ -24,6 +24,8 @@ pub(super) struct Draft<'a> {
     now: u64,
     /// Where it is stored; an agent without a store has only its file.
     write: Option<Write<'a>>,
+    /// What is stored, where nothing can be written.
+    read: Option<Read>,
     overlay: Overlay,
     texts: Config,
     sessions: Sessions,
@@ -61,6 +63,7 @@ impl<'a> Draft<'a> {
     pub(super) fn new(
         current: &'a Snapshot,
         write: Option<Write<'a>>,
+        read: Option<Read>,
         metrics: &'a Metrics,
         now: u64,
     ) -> Self {
@@ -69,6 +72,7 @@ impl<'a> Draft<'a> {
             metrics,
             now,
             write,
+            read,
             overlay: current.overlay.clone(),
             texts: current.texts.clone(),
             sessions: current.config.policy.sessions.clone(),
@@ -102,6 +106,7 @@ impl<'a> Draft<'a> {
                 self.remove(*origin, edits).map(Done::Sessions)
             }
             Change::Day { origin, day, sids } => self.replace_day(*origin, *day, sids).map(Done::Counts),
+            Change::AllDays { origin } => self.drop_days(*origin).map(Done::Counts),
             Change::Everywhere { origin, sid } => self.remove_everywhere(*origin, sid).map(Done::Counts),
             Change::Secret { origin, kid, slot, secret } => self.secret(*origin, kid, *slot, secret.as_ref()),
             Change::Net { origin, list, net, remove } => {
@@ -160,10 +165,12 @@ impl<'a> Draft<'a> {
         expected: Option<u64>,
         dry_run: bool,
     ) -> Result<Done, ChangeError> {
+        // What came before in the same group has made another version already.
+        let present = self.current.revision + u64::from(self.dirty);
         if let Some(expected) = expected
-            && expected != self.current.revision
+            && expected != present
         {
-            return Err(ChangeError::Version { expected, present: self.current.revision });
+            return Err(ChangeError::Version { expected, present });
         }
         let mut overlay = self.overlay.clone();
         let changed = overlay.config.get(&origin).map(|text| text.as_str()) != text.map(String::as_str);
@@ -173,8 +180,13 @@ impl<'a> Draft<'a> {
         }
         if dry_run {
             let texts = self.read_texts(&overlay)?;
-            let checked = Draft::new(self.current, None, self.metrics, self.now);
+            let checked = Draft::new(self.current, None, None, self.metrics, self.now);
             checked.check(overlay, &texts)?;
+            let same = texts.days == self.texts.days
+                && texts.policy.sessions.retain_days() == self.sessions.retain_days();
+            if same && self.sessions.len() > texts.blacklist_capacity {
+                return Err(full_of_sessions(texts.blacklist_capacity));
+            }
             return Ok(Done::Config { changed, warnings: warnings(&texts.warnings) });
         }
         let warnings = self.take_texts(overlay)?;
@@ -224,6 +236,12 @@ impl<'a> Draft<'a> {
 
     /// Puts the sessions together again from the texts and the store.
     fn read_sessions(&mut self) -> Result<(), ChangeError> {
+        self.resessioned = true;
+        if let Some(read) = &self.read {
+            let (sessions, days) = Overlay::sessions(&self.texts, Some(read), self.now)?;
+            (self.sessions, self.overlay.days) = (sessions, Arc::new(days));
+            return Ok(());
+        }
         let mut days = BTreeMap::<Day, DayCounts>::new();
         let mut sessions = Sessions::new(self.texts.policy.sessions.retain_days());
         let first = first_retained(sessions.retain_days(), self.now);
@@ -241,7 +259,8 @@ impl<'a> Draft<'a> {
             let mut said = BTreeMap::new();
             for (sid, flags) in entries {
                 let in_file = is_in_file(&self.texts, day, &sid);
-                counts.change(Flags::NONE, flags, in_file);
+                // The file's part is counted below.
+                counts.change(Flags::NONE, flags, false);
                 if flags.is_listed(in_file) {
                     sessions.add(day, &sid);
                 }
@@ -257,9 +276,9 @@ impl<'a> Draft<'a> {
                 }
             }
         }
+        days.retain(|_, counts| *counts != DayCounts::default());
         self.overlay.days = Arc::new(days);
         self.sessions = sessions;
-        self.resessioned = true;
         Ok(())
     }
 
@@ -294,6 +313,8 @@ impl<'a> Draft<'a> {
         done.present = (edits.len() - done.refused.len() - accepted.len()) as u64;
         let days = Arc::make_mut(&mut overlay.days);
         let mut changed = false;
+        // Removed by the operator, whose word counts more than the fleet's.
+        let mut hidden = Vec::new();
         let write = write.as_ref().ok_or(ChangeError::NoStore)?;
         write.change_sessions(accepted.iter().copied(), |index, old| {
             let Some(&(day, sid)) = accepted.get(index) else { return old };
@@ -301,14 +322,19 @@ impl<'a> Draft<'a> {
             let new = old.added(origin);
             if old.is_listed(in_file) {
                 done.present += 1;
-            } else {
+            } else if new.is_listed(in_file) {
                 done.added += 1;
+            } else {
+                done.absent += 1;
+                hidden.push(sid);
             }
             changed |= new != old;
             days.entry(day).or_default().change(old, new, in_file);
             new
         })?;
         self.dirty |= changed;
+        let hidden: Vec<Box<str>> = hidden.into_iter().map(Box::from).collect();
+        self.look_again(hidden)?;
         Ok(done)
     }
 
@@ -327,7 +353,7 @@ impl<'a> Draft<'a> {
             let Some(&(day, sid)) = accepted.get(index) else { return old };
             let in_file = is_in_file(texts, day, sid);
             let was_listed = old.is_listed(in_file);
-            let new = if was_listed { old.removed(origin, in_file) } else { old };
+            let new = old.removed(origin, in_file);
             if was_listed && !new.is_listed(in_file) {
                 done.removed += 1;
                 removed.push(sid);
@@ -347,9 +373,7 @@ impl<'a> Draft<'a> {
 
     /// Finds the newest day of sessions that have left a list.
     fn look_again(&mut self, sids: Vec<Box<str>>) -> Result<(), ChangeError> {
-        let mut days: Vec<Day> = self.overlay.days.keys().chain(self.texts.days.keys()).copied().collect();
-        days.sort_unstable_by(|a, b| b.cmp(a));
-        days.dedup();
+        let days = self.days();
         for sid in sids {
             let mut newest = None;
             for &day in &days {
@@ -381,9 +405,12 @@ impl<'a> Draft<'a> {
         }
         let in_file = self.texts.days.get(&day).map(Vec::as_slice).unwrap_or_default();
         let there = self.writing()?.day(day)?;
+        // The fleet takes back what it has put there, the operator whatever is there.
+        let fleet = origin == Origin::Fleet;
+        let in_file = if fleet { &[] } else { in_file };
         let names = there
             .iter()
-            .filter(|(_, flags)| flags.is_listed(true))
+            .filter(|(_, flags)| if fleet { flags.has(origin) } else { flags.is_listed(true) })
             .map(|(sid, _)| sid)
             .chain(in_file)
             .filter(|sid| wanted.binary_search(&&***sid).is_err());
@@ -391,21 +418,55 @@ impl<'a> Draft<'a> {
         let come: Vec<SessionEdit> =
             wanted.iter().map(|sid| SessionEdit { day, sid: (*sid).into() }).collect();
         let new = come.iter().filter(|edit| self.sessions.newest(&edit.sid).is_none()).count();
-        let left = gone.iter().filter(|edit| self.sessions.newest(&edit.sid) == Some(day)).count();
-        if (self.sessions.len() + new).saturating_sub(left) > self.texts.blacklist_capacity {
-            return Err(full_of_sessions(self.texts.blacklist_capacity));
+        let capacity = self.texts.blacklist_capacity;
+        // Which of them leave for good is only looked up where it matters.
+        if new > 0
+            && self.sessions.len() + new > capacity
+            && self.sessions.len() + new > capacity + self.leaving(origin, day, &gone)?
+        {
+            return Err(full_of_sessions(capacity));
         }
         let removed = self.remove(origin, &gone)?;
         let added = self.add(origin, &come)?;
         Ok(Counts { removed: removed.removed, ..added })
     }
 
-    fn remove_everywhere(&mut self, origin: Origin, sid: &str) -> Result<Counts, ChangeError> {
+    /// How many sessions will stand in no list at all once they have left one.
+    fn leaving(&self, origin: Origin, day: Day, gone: &[SessionEdit]) -> Result<usize, ChangeError> {
+        let days = self.days();
+        let mut leaving = 0;
+        for SessionEdit { sid, .. } in gone {
+            let mut stays = false;
+            for &other in &days {
+                let in_file = is_in_file(&self.texts, other, sid);
+                let flags = self.writing()?.session(other, sid)?;
+                let flags = if other == day { flags.removed(origin, in_file) } else { flags };
+                stays |= flags.is_listed(in_file);
+            }
+            leaving += usize::from(!stays);
+        }
+        Ok(leaving)
+    }
+
+    fn drop_days(&mut self, origin: Origin) -> Result<Counts, ChangeError> {
+        let mut done = Counts::default();
+        for day in self.days() {
+            done.removed += self.replace_day(origin, day, &[])?.removed;
+        }
+        Ok(done)
+    }
+
+    /// Days that have a list, the last one first.
+    fn days(&self) -> Vec<Day> {
         let mut days: Vec<Day> = self.overlay.days.keys().chain(self.texts.days.keys()).copied().collect();
-        days.sort_unstable();
+        days.sort_unstable_by(|a, b| b.cmp(a));
         days.dedup();
+        days
+    }
+
+    fn remove_everywhere(&mut self, origin: Origin, sid: &str) -> Result<Counts, ChangeError> {
         let edits: Vec<SessionEdit> =
-            days.into_iter().map(|day| SessionEdit { day, sid: sid.into() }).collect();
+            self.days().into_iter().map(|day| SessionEdit { day, sid: sid.into() }).collect();
         let done = self.remove(origin, &edits)?;
         let absent = u64::from(done.removed == 0);
         Ok(Counts { removed: done.removed, absent, ..Counts::default() })
@@ -472,19 +533,15 @@ impl<'a> Draft<'a> {
         let in_file = self.file_nets(list).iter().any(|other| other.trunc() == net);
         let old = self.overlay.flags(list, &net);
         let was_listed = old.is_listed(in_file);
-        let new = match (remove, was_listed) {
-            (false, _) => old.added(origin),
-            (true, true) => old.removed(origin, in_file),
-            (true, false) => old,
-        };
+        let new = if remove { old.removed(origin, in_file) } else { old.added(origin) };
         self.set_net(list, net, old, new)?;
         let is_listed = new.is_listed(in_file);
         let mut done = Counts::default();
         *match (remove, was_listed, is_listed) {
-            (false, false, _) => &mut done.added,
+            (false, false, true) => &mut done.added,
             (false, true, _) => &mut done.present,
             (true, true, false) => &mut done.removed,
-            (true, _, _) => &mut done.absent,
+            (true, _, _) | (false, false, false) => &mut done.absent,
         } = 1;
         Ok(done)
     }
