@@ -5,7 +5,7 @@ use crate::conn::Conn;
 use crate::contract::{Config, SEGMENT, claims, get, token_of};
 use crate::raw::Reply;
 use crate::schema::{misfit, resolve};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -240,7 +240,7 @@ pub fn judged(method: &str, path: &str, reply: Reply) -> Answer {
         "application/json" => (parse(&text), Vec::new()),
         other => panic!("a body of type {other:?}: {}", what()),
     };
-    let Some(operation) = operation(method, path) else {
+    let Some((item, operation)) = operation(method, path) else {
         // There is no such call, and that is what is said.
         let error = &document()["components"]["schemas"]["Error"];
         assert_eq!(misfit(document(), error, &body), None, "{}", what());
@@ -266,12 +266,16 @@ pub fn judged(method: &str, path: &str, reply: Reply) -> Answer {
         let tag = format!("\"{}\"", body["version"]);
         assert_eq!(reply.header("etag"), Some(&*tag), "{}", what());
     }
-    REACHED.lock().unwrap_or_else(PoisonError::into_inner).insert(format!("{name} {status}"));
+    // That a method is not allowed is said of the path.
+    let of_path = item.values().filter_map(|operation| operation["operationId"].as_str());
+    let names = if status == 405 { of_path.collect() } else { vec![name] };
+    let names = names.into_iter().map(|name| format!("{name} {status}"));
+    REACHED.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
     Answer { status, body, lines, reply }
 }
 
-/// The operation that a request asks for. Where only the method is wrong, it is any of the path.
-fn operation(method: &str, path: &str) -> Option<&'static Value> {
+/// The operation that a request asks for, and all of its path. Where only the method is wrong, it is any of the path.
+fn operation(method: &str, path: &str) -> Option<(&'static Map<String, Value>, &'static Value)> {
     let path = path.split('?').next().unwrap_or_default();
     let fits = |template: &str| {
         let (template, path): (Vec<&str>, Vec<&str>) =
@@ -287,7 +291,7 @@ fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let paths = document()["paths"].as_object()?;
     let exact = paths.iter().find(|(template, _)| *template == path);
     let item = exact.or_else(|| paths.iter().find(|(template, _)| fits(template)))?.1.as_object()?;
-    item.get(&method.to_lowercase()).or_else(|| item.values().next())
+    Some((item, item.get(&method.to_lowercase()).or_else(|| item.values().next())?))
 }
 
 /// The status that the gateway gives a session, on a connection of its own.
