@@ -30,7 +30,7 @@ fn day(back: u32) -> Day {
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"))
+    std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
 }
 
 /// What a writer knows of one thing: the last state that was acknowledged, and one that may have come after it.

@@ -1,7 +1,7 @@
 //! Disks that are full, read-only or damaged: what is in force stays in force, and nothing is lost in silence.
 //!
 //! Small file systems need root, and the right to mount.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use rustix::process::Signal;

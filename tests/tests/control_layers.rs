@@ -158,8 +158,7 @@ fn versions() {
     assert!(api.version() > third);
 
     // Of several who have looked at the same version one wins, however close together they come.
-    let mut version = api.version();
-    for round in 0..15 {
+    for (version, round) in (api.version()..).zip(0..15) {
         let barrier = Barrier::new(8);
         let put = &put;
         let won: Vec<u64> = std::thread::scope(|scope| {
@@ -182,7 +181,6 @@ fn versions() {
             writers.into_iter().filter_map(|writer| writer.join().unwrap()).collect()
         });
         assert_eq!(won, [version + 1], "round {round}");
-        version += 1;
     }
 }
 

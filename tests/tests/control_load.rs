@@ -1,5 +1,4 @@
 //! Many at once: writers, viewers while lists change, and lists of a million.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
