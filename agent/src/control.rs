@@ -30,7 +30,7 @@ use hyper::body::{Frame, Incoming};
 use path::Path;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -219,9 +219,10 @@ impl Control {
         expected: Option<u64>,
         dry_run: bool,
     ) -> Outcome {
+        let told: &[&str] = if text.is_some() { &["warnings"] } else { &[] };
         let change = Change::Config { origin: Origin::Pushed, text, expected, dry_run };
         let applied = self.seen.writer.change(change).await?;
-        Ok(answer::counts(&applied.done, applied.version, &[]))
+        Ok(answer::counts(&applied.done, applied.version, told))
     }
 
     fn secrets(&self) -> Outcome {
@@ -371,6 +372,10 @@ impl Handler for Control {
         self.seen.metrics.bad_requests.with_label_values(&[Self::NAME, refusal.reason]).inc();
     }
 
+    fn refusal(&self, refusal: Refusal) -> Response<Body> {
+        Error::http(refusal).into_response()
+    }
+
     fn limits(&self) -> Limits {
         Limits::plain(PATIENCE, PATIENCE)
     }
@@ -386,7 +391,7 @@ impl From<ChangeError> for Error {
 fn until_down(
     lines: impl Stream<Item = Option<Bytes>>,
     down: watch::Receiver<bool>,
-) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+) -> impl Stream<Item = Result<Frame<Bytes>, io::Error>> {
     // `None` is the end, also of the other stream.
     let down = WatchStream::new(down).filter(|&down| down).map(|_| None);
     lines.merge(down).map_while(|line| line.map(|line| Ok(Frame::data(line))))

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use validator_core::Reason;
 use validator_core::net::{NetSet, canonical};
@@ -15,7 +15,7 @@ use validator_core::net::{NetSet, canonical};
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
 
 /// A body of our own, one that is passed through, or one of our own that is made as it is read.
-pub(crate) type Body = Either<Full<Bytes>, Either<Incoming, UnsyncBoxBody<Bytes, Infallible>>>;
+pub(crate) type Body = Either<Full<Bytes>, Either<Incoming, UnsyncBoxBody<Bytes, io::Error>>>;
 
 /// A body that is passed through.
 pub(crate) fn passed(body: Incoming) -> Body {

@@ -55,6 +55,11 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// Reports a request that was refused before it came to [`Handler::handle`].
     fn refused(&self, refusal: Refusal);
 
+    /// What it is answered, where there can be an answer.
+    fn refusal(&self, refusal: Refusal) -> Response<Body> {
+        answer(refusal.status, refusal.reason)
+    }
+
     /// Limits for a connection that is about to be served.
     fn limits(&self) -> Limits;
 }
@@ -206,7 +211,7 @@ async fn serve_connection<H: Handler>(
             let response = match refusal {
                 Some(refusal) => {
                     handler.refused(refusal);
-                    closing(answer(refusal.status, refusal.reason))
+                    closing(handler.refusal(refusal))
                 }
                 None => handler.handle(request, connection, facts).await,
             };

@@ -14,6 +14,8 @@ mod change;
 mod draft;
 mod overlay;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use change::{Change, ChangeError, Counts, Done, NewSecret, SessionEdit};
@@ -176,9 +178,13 @@ impl Flags {
         }
     }
 
-    /// After `origin` put it there.
+    /// After `origin` put it there. What the operator has removed comes back by the operator's word alone: the fleet repeats
+    /// its lists.
     pub(crate) const fn added(self, origin: Origin) -> Self {
-        Self((self.0 | origin.flag()) & !Self::REMOVED)
+        match origin {
+            Origin::Fleet => Self(self.0 | origin.flag()),
+            Origin::Pushed | Origin::File => Self((self.0 | origin.flag()) & !Self::REMOVED),
+        }
     }
 
     /// After `origin` took it away. The operator's word counts for what others have put there, too; the fleet's for what the
@@ -186,6 +192,9 @@ impl Flags {
     pub(crate) const fn removed(self, origin: Origin, in_file: bool) -> Self {
         let left = self.0 & !origin.flag() & !Self::REMOVED;
         match origin {
+            // Nothing changes for what is not there.
+            Origin::Pushed | Origin::File if !self.is_listed(in_file) => self,
+            Origin::Fleet if !self.has(Origin::Fleet) => self,
             Origin::Pushed | Origin::File if left != 0 || in_file => Self(left | Self::REMOVED),
             Origin::Pushed | Origin::File => Self(left),
             Origin::Fleet if self.0 & Self::REMOVED != 0 && in_file => Self(left | Self::REMOVED),

@@ -95,6 +95,13 @@ impl Home {
         Edgegate::start(self, command)
     }
 
+    /// Starts the gate with the configuration that lies here already.
+    #[must_use]
+    pub fn start_again(self) -> Edgegate {
+        let command = self.command(&["run", "--config", "edgegate.toml"]);
+        self.start(command)
+    }
+
     /// The command with arguments, in this folder.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
@@ -246,12 +253,6 @@ impl Edgegate {
         &self.home
     }
 
-    /// Its process.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.process.0.id()
-    }
-
     /// The most memory it had in use, in bytes.
     ///
     /// # Panics
@@ -296,6 +297,27 @@ impl Edgegate {
             reader.join().expect("the reader of the log");
         }
         (status, self.log())
+    }
+
+    /// Ends it by a signal, and starts it again in the same folder, with whatever configuration lies there.
+    #[must_use]
+    pub fn restart(self, signal: Signal) -> Self {
+        self.end(signal).start_again()
+    }
+
+    /// Ends it by a signal; gives the folder, in which it may be started again.
+    #[must_use]
+    pub fn end(self, signal: Signal) -> Home {
+        self.signal(signal);
+        let Self { mut process, home, .. } = self;
+        let _ended = process.wait();
+        home
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     /// Whether the process is still there.

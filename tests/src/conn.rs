@@ -83,7 +83,15 @@ impl Conn {
     /// When nobody listens.
     #[must_use]
     pub fn open_unix(path: &Path) -> Self {
-        Self::on(UnixStream::connect(path).expect("a connection"))
+        Self::try_open_unix(path).expect("a connection")
+    }
+
+    /// [`Conn::open_unix`] where perhaps nobody listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn try_open_unix(path: &Path) -> io::Result<Self> {
+        UnixStream::connect(path).map(Self::on)
     }
 
     fn on(stream: impl Stream + 'static) -> Self {
@@ -157,6 +165,28 @@ impl Conn {
             }
         }
         Ok(Reply { status: head.status, headers: head.headers, body: Vec::new() })
+    }
+
+    /// Reads the head of an answer whose body has no end.
+    ///
+    /// # Errors
+    /// When the connection ends first.
+    pub fn head_of_reply(&mut self) -> io::Result<Reply> {
+        let Head { status, headers, .. } = self.head()?;
+        Ok(Reply { status, headers, body: Vec::new() })
+    }
+
+    /// Reads one chunk of its body.
+    ///
+    /// # Errors
+    /// When the connection ends first.
+    pub fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let line = self.line()?;
+        let size = u64::from_str_radix(line.trim(), 16).map_err(|_| io::ErrorKind::InvalidData)?;
+        let mut bytes = Vec::new();
+        self.exactly(size, &mut |piece| bytes.extend_from_slice(piece))?;
+        self.line()?;
+        Ok(bytes)
     }
 
     /// Whether the other side has closed, without sending anything more. Waits for it.

@@ -12,8 +12,9 @@ use ebpf_abi::{
     ABI_VERSION, Address, BANKS, Config, Event, Flow, FlowState, MAGIC, MAPPED_BITS, Outcome, PROGRAM,
     Session, SessionKey, TCP_FIELDS, Tables, map,
 };
+use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The verdicts of XDP as numbers.
 pub const DROP: u32 = 1;
@@ -70,6 +71,19 @@ pub fn address(ip: &str) -> Address {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     }
+}
+
+/// The sessions that the kernel looks for on behalf of an agent with this folder for pins, each with the last day on which it
+/// counts.
+///
+/// # Panics
+/// When there is no map.
+#[must_use]
+pub fn pinned_sessions(pin_dir: &Path) -> HashSet<(SessionKey, u32)> {
+    let path = pin_dir.join(format!("v{ABI_VERSION}/maps/{}", map::SESSIONS));
+    let data = MapData::from_pin(path).expect("a pinned map");
+    let all = sys::read_entries::<SessionKey, Session>(&data).expect("its entries");
+    all.into_iter().map(|(key, session)| (key, session.last_day)).collect()
 }
 
 /// What became of one frame.

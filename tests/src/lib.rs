@@ -4,6 +4,7 @@
 //! - [`cases`]: token cases as data, and what each must lead to.
 //! - [`conn`]: connections that are kept, read answer by answer.
 //! - [`contract`]: the example configuration and tokens for it, made without the product's own code.
+//! - [`control`]: the control socket, whose every answer is held against the API's document.
 //! - [`edge`]: a gate whose kernel part watches sessions and countries, and what to ask it.
 //! - [`frames`]: Ethernet frames made byte by byte.
 //! - [`handshake`]: connections whose sequence numbers are known.
@@ -14,6 +15,7 @@
 //! - [`random`]: random numbers that are the same in every run.
 //! - [`raw`]: HTTP spoken byte by byte, so that no client tidies up what a test sends.
 //! - [`require`]: tools that a test needs and a machine may lack.
+//! - [`schema`]: as much of JSON Schema as that document uses.
 //! - [`tables`]: the kernel's tables, filled by hand.
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 #![expect(missing_docs, reason = "fields and variants of test data say what they are by their names")]
@@ -22,6 +24,7 @@ pub mod binary;
 pub mod cases;
 pub mod conn;
 pub mod contract;
+pub mod control;
 pub mod deferred;
 pub mod edge;
 pub mod frames;
@@ -33,6 +36,7 @@ pub mod places;
 pub mod random;
 pub mod raw;
 pub mod require;
+pub mod schema;
 pub mod tables;
 
 use std::time::{Duration, Instant};

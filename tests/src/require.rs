@@ -2,7 +2,8 @@
 //!
 //! A test whose tool is missing says so and passes, unless the environment variable `EDGEGATE_REQUIRE` names the tool:
 //! `EDGEGATE_REQUIRE=nginx,ffmpeg,python-jwt,curl`. Continuous integration names all of them. `kernel` is one, too: a
-//! kernel that lets a test load programs into it (see [`crate::kernel`]).
+//! kernel that lets a test load programs into it (see [`crate::kernel`]); and `root`: the right to become somebody else and to
+//! mount.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! Answers: JSON, streams, and what is wrong.
 
 use crate::config::Problems;
-use crate::message::Body;
+use crate::message::{Body, Refusal};
 use crate::state::{ChangeError, Counts, Done};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG};
@@ -10,7 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Either, Full};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
-use std::convert::Infallible;
+use std::io;
 
 /// An answer, or why there is none.
 pub(super) type Outcome = Result<Response<Body>, Error>;
@@ -34,6 +34,12 @@ impl Error {
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// What is no request, or too long a one.
+    pub(super) fn http(refusal: Refusal) -> Self {
+        let message = format!("the request's head cannot be read: {}", refusal.reason);
+        Self::new(refusal.status, "bad_request", message)
     }
 
     pub(super) fn forbidden() -> Self {
@@ -155,7 +161,7 @@ pub(super) fn raw_json(text: &'static str) -> Response<Body> {
 }
 
 /// Lines of JSON, one after another.
-pub(super) fn streamed(body: UnsyncBoxBody<Bytes, Infallible>) -> Response<Body> {
+pub(super) fn streamed(body: UnsyncBoxBody<Bytes, io::Error>) -> Response<Body> {
     of_type(Either::Right(Either::Right(body)), "application/x-ndjson")
 }
 
@@ -166,7 +172,9 @@ pub(super) fn counts(done: &Done, version: u64, names: &[&'static str]) -> Respo
         Done::SecretSet { replaced } => answer["replaced"] = (*replaced).into(),
         Done::Config { changed, warnings } => {
             answer["changed"] = (*changed).into();
-            answer["warnings"] = warnings.clone().into();
+            if names.contains(&"warnings") {
+                answer["warnings"] = warnings.clone().into();
+            }
         }
         Done::Counts(counts) | Done::Sessions(counts) => {
             for name in names {

@@ -33,7 +33,7 @@ impl Control {
             ([], &Method::GET) => self.days(),
             ([], &Method::POST) => self.upload(request, today).await,
             ([], _) => Err(Error::method_not_allowed("GET, POST")),
-            ([day], &Method::GET) => self.day(day_of(day, today)?),
+            ([day], &Method::GET) => self.day(day_of(day, today)?).await,
             ([day], &Method::PUT) => {
                 let day = day_of(day, today)?;
                 let sids = one_list(request).await?;
@@ -42,8 +42,11 @@ impl Control {
                 Ok(counts(&applied.done, applied.version, &["added", "removed", "present"]))
             }
             ([day], &Method::DELETE) => {
-                let day = day_of(day, today)?;
-                let change = Change::Day { origin: Origin::Pushed, day, sids: Vec::new() };
+                let change = if *day == "all" {
+                    Change::AllDays { origin: Origin::Pushed }
+                } else {
+                    Change::Day { origin: Origin::Pushed, day: day_of(day, today)?, sids: Vec::new() }
+                };
                 let applied = self.seen.writer.change(change).await?;
                 Ok(counts(&applied.done, applied.version, &["removed"]))
             }
@@ -61,8 +64,7 @@ impl Control {
                 if let Done::Sessions(Counts { refused, .. }) = &applied.done
                     && let Some((_, why)) = refused.first()
                 {
-                    let full = why.contains("is full");
-                    return Err(if full { Error::full(why) } else { Error::invalid(why) });
+                    return Err(if is_full(why) { Error::full(why) } else { Error::invalid(why) });
                 }
                 Ok(counts(&applied.done, applied.version, names_of(remove)))
             }
@@ -99,9 +101,9 @@ impl Control {
         Ok(json(&answer, Some(snapshot.revision)))
     }
 
-    fn day(&self, day: Day) -> Outcome {
+    async fn day(&self, day: Day) -> Outcome {
         let (snapshot, writer) = (self.seen.live.current(), Arc::clone(&self.seen.writer));
-        Ok(streamed(listing::stream(snapshot, writer, day)))
+        Ok(streamed(listing::stream(snapshot, writer, day).await?))
     }
 
     /// Adds or removes everything in a body, however long, part by part.
@@ -151,6 +153,8 @@ impl Control {
 struct Summary {
     counts: Counts,
     refused: u64,
+    /// Those of them that there is no room for, and what is said of that.
+    full: (u64, String),
     told: Vec<Json>,
     version: Option<u64>,
 }
@@ -158,6 +162,9 @@ struct Summary {
 impl Summary {
     fn refuse(&mut self, line: u64, value: &str, why: &str) {
         self.refused += 1;
+        if is_full(why) {
+            self.full = (self.full.0 + 1, why.to_owned());
+        }
         if self.told.len() < TOLD {
             let value: String = value.chars().take(100).collect();
             self.told.push(json!({ "line": line, "value": value, "why": why }));
@@ -189,7 +196,13 @@ impl Summary {
             *response.status_mut() =
                 if nothing { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::MULTI_STATUS };
             if nothing {
-                let error = Error::invalid("every line was refused").with("version", version.into());
+                let (full, why) = self.full;
+                let error = if full == self.refused {
+                    Error::full(why)
+                } else {
+                    Error::invalid("every line was refused")
+                };
+                let error = error.with("version", version.into());
                 let told = answer["refusals"].take();
                 return Err(error.with("refused", self.refused.into()).with("refusals", told));
             }
@@ -307,6 +320,11 @@ async fn one_list(request: Request<Incoming>) -> Result<Vec<Box<str>>, Error> {
         (None, Err(why)) => Err(Error::bad_request(why)),
         (None, Ok(())) => Ok(sids),
     }
+}
+
+/// Whether this is why there is no room for a session.
+fn is_full(why: &str) -> bool {
+    why.starts_with("the blacklist is full")
 }
 
 fn unknown_form() -> Error {

@@ -1,32 +1,43 @@
 //! The sessions of a day, page by page: a list may be longer than what anybody wants in memory.
 
 use crate::snapshot::Snapshot;
-use crate::state::{Flags, Origin, Writer};
+use crate::state::{Change, ChangeError, Flags, Origin, Writer};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use http_body_util::channel::Channel;
 use http_body_util::combinators::UnsyncBoxBody;
 use serde_json::json;
-use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use validator_core::Day;
+
+/// Sessions of the store with what is said of them.
+type Page = Vec<(Box<str>, Flags)>;
 
 /// Sessions that are read at a time.
 const PAGE: usize = 4096;
 
 /// Lines of JSON, sorted by session. What changes while it is read may or may not be in it.
-pub(super) fn stream(
+///
+/// # Errors
+/// When the store cannot be read. Later it breaks off: half a list must not look like a whole one.
+pub(super) async fn stream(
     snapshot: Arc<Snapshot>,
     writer: Arc<Writer>,
     day: Day,
-) -> UnsyncBoxBody<Bytes, Infallible> {
-    let (mut lines, body) = Channel::<Bytes, Infallible>::new(2);
+) -> Result<UnsyncBoxBody<Bytes, io::Error>, ChangeError> {
+    let mut next = match page(&writer, day, None).await {
+        // A change that changes nothing opens the store again, if it can be.
+        Err(_) => {
+            writer.change(Change::Forget).await?;
+            page(&writer, day, None).await?
+        }
+        Ok(page) => page,
+    };
+    let (mut lines, body) = Channel::<Bytes, io::Error>::new(2);
     tokio::spawn(async move {
         let mut after: Option<Box<str>> = None;
         loop {
-            let (reading, from) = (Arc::clone(&writer), after.clone());
-            let page = tokio::task::spawn_blocking(move || page(&reading, day, from.as_deref())).await;
-            let Ok(stored) = page else { return };
+            let stored = std::mem::take(&mut next);
             let last = stored.len() < PAGE;
             let until = stored.last().map(|(sid, _)| sid.clone()).filter(|_| !last);
             let text = lines_of(&snapshot, day, after.as_deref(), until.as_deref(), &stored);
@@ -38,21 +49,29 @@ pub(super) fn stream(
                 return;
             }
             after = until;
+            next = match page(&writer, day, after.as_deref()).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!("a list of sessions cannot be read to its end: {error}");
+                    return lines.abort(io::Error::other(error));
+                }
+            };
         }
     });
-    UnsyncBoxBody::new(body.map_err(|never| match never {}))
+    Ok(UnsyncBoxBody::new(body))
 }
 
 /// What the store says of the sessions after `after`.
-fn page(writer: &Writer, day: Day, after: Option<&str>) -> Vec<(Box<str>, Flags)> {
-    let page = writer.store(|store| store.read()?.sessions_after(day, after, PAGE));
-    match page {
-        Some(Ok(page)) => page,
-        Some(Err(error)) => {
-            tracing::warn!("a list of sessions cannot be read: {error}");
-            Vec::new()
-        }
-        None => Vec::new(),
+async fn page(writer: &Arc<Writer>, day: Day, after: Option<&str>) -> Result<Page, ChangeError> {
+    let (writer, after) = (Arc::clone(writer), after.map(Box::<str>::from));
+    let read = tokio::task::spawn_blocking(move || {
+        writer.store(|store| store.read()?.sessions_after(day, after.as_deref(), PAGE))
+    });
+    match read.await {
+        Ok(Some(page)) => Ok(page?),
+        // Without a store there is nothing but the file.
+        Ok(None) => Ok(Page::new()),
+        Err(_) => Err(ChangeError::Stopping),
     }
 }
 

@@ -42,6 +42,11 @@ pub(crate) enum Change {
         /// All that it holds from now on.
         sids: Vec<Box<str>>,
     },
+    /// The lists of all days are emptied.
+    AllDays {
+        /// Whose.
+        origin: Origin,
+    },
     /// Sessions leave the lists of all days.
     Everywhere {
         /// Whose.

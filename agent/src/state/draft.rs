@@ -2,7 +2,7 @@
 
 use super::change::{Change, ChangeError, Counts, Done, NewSecret, SessionEdit, warnings};
 use super::overlay::{DayCounts, Overlay, PushedSecret, first_retained, is_in_file};
-use super::store::{StoreError, StoredSecret, Write};
+use super::store::{Read, StoreError, StoredSecret, Write};
 use super::{Flags, List, Origin};
 use crate::config::{self, Config, Layer};
 use crate::metrics::Metrics;
@@ -24,6 +24,8 @@ pub(super) struct Draft<'a> {
     now: u64,
     /// Where it is stored; an agent without a store has only its file.
     write: Option<Write<'a>>,
+    /// What is stored, where nothing can be written.
+    read: Option<Read>,
     overlay: Overlay,
     texts: Config,
     sessions: Sessions,
@@ -63,6 +65,7 @@ impl<'a> Draft<'a> {
     pub(super) fn new(
         current: &'a Snapshot,
         write: Option<Write<'a>>,
+        read: Option<Read>,
         metrics: &'a Metrics,
         now: u64,
     ) -> Self {
@@ -71,6 +74,7 @@ impl<'a> Draft<'a> {
             metrics,
             now,
             write,
+            read,
             overlay: current.overlay.clone(),
             texts: current.texts.clone(),
             sessions: current.config.policy.sessions.clone(),
@@ -110,6 +114,7 @@ impl<'a> Draft<'a> {
                 self.remove(*origin, edits).map(Done::Sessions)
             }
             Change::Day { origin, day, sids } => self.replace_day(*origin, *day, sids).map(Done::Counts),
+            Change::AllDays { origin } => self.drop_days(*origin).map(Done::Counts),
             Change::Everywhere { origin, sids } => self.remove_everywhere(*origin, sids).map(Done::Sessions),
             Change::Secret { origin, kid, slot, secret } => self.secret(*origin, kid, *slot, secret.as_ref()),
             Change::Net { origin, list, net, remove } => {
@@ -167,8 +172,9 @@ impl<'a> Draft<'a> {
         expected: Option<u64>,
         dry_run: bool,
     ) -> Result<Done, ChangeError> {
-        // Sessions are pushed all the time; what counts is that the configuration is still the one of that version.
-        let present = self.current.overlay.config_revision;
+        // Sessions are pushed all the time; what counts is that the configuration is still the one of that version. What came
+        // before in the same group has made another one already.
+        let present = self.overlay.config_revision;
         if let Some(expected) = expected
             && !(present..=self.current.revision).contains(&expected)
         {
@@ -182,8 +188,13 @@ impl<'a> Draft<'a> {
         }
         if dry_run {
             let texts = self.read_texts(&overlay)?;
-            let checked = Draft::new(self.current, None, self.metrics, self.now);
+            let checked = Draft::new(self.current, None, None, self.metrics, self.now);
             checked.check(overlay, &texts)?;
+            let same = texts.days == self.texts.days
+                && texts.policy.sessions.retain_days() == self.sessions.retain_days();
+            if same && self.sessions.len() > texts.blacklist_capacity {
+                return Err(full_of_sessions(texts.blacklist_capacity));
+            }
             return Ok(Done::Config { changed, warnings: warnings(&texts.warnings) });
         }
         let warnings = self.take_texts(overlay)?;
@@ -243,6 +254,12 @@ impl<'a> Draft<'a> {
 
     /// Puts the sessions together again from the texts and the store.
     fn read_sessions(&mut self) -> Result<(), ChangeError> {
+        self.resessioned = true;
+        if let Some(read) = &self.read {
+            let (sessions, days) = Overlay::sessions(&self.texts, Some(read), self.now)?;
+            (self.sessions, self.overlay.days) = (sessions, Arc::new(days));
+            return Ok(());
+        }
         let mut days = BTreeMap::<Day, DayCounts>::new();
         let mut sessions = Sessions::new(self.texts.policy.sessions.retain_days());
         let first = first_retained(sessions.retain_days(), self.now);
@@ -260,7 +277,8 @@ impl<'a> Draft<'a> {
             let mut said = BTreeMap::new();
             for (sid, flags) in entries {
                 let in_file = is_in_file(&self.texts, day, &sid);
-                counts.change(Flags::NONE, flags, in_file);
+                // The file's part is counted below.
+                counts.change(Flags::NONE, flags, false);
                 if flags.is_listed(in_file) {
                     sessions.add(day, &sid);
                 }
@@ -276,9 +294,9 @@ impl<'a> Draft<'a> {
                 }
             }
         }
+        days.retain(|_, counts| *counts != DayCounts::default());
         self.overlay.days = Arc::new(days);
         self.sessions = sessions;
-        self.resessioned = true;
         Ok(())
     }
 
@@ -311,6 +329,8 @@ impl<'a> Draft<'a> {
         done.present = (edits.len() - done.refused.len() - accepted.len()) as u64;
         let days = Arc::make_mut(&mut overlay.days);
         let mut changed = false;
+        // Removed by the operator, whose word counts more than the fleet's.
+        let mut hidden = Vec::new();
         let write = write.as_ref().ok_or(ChangeError::NoStore)?;
         write.add_sessions(accepted.iter().copied(), Flags::NONE.added(origin), |index, old| {
             let Some(&(day, sid)) = accepted.get(index) else { return old };
@@ -318,14 +338,19 @@ impl<'a> Draft<'a> {
             let new = old.added(origin);
             if old.is_listed(in_file) {
                 done.present += 1;
-            } else {
+            } else if new.is_listed(in_file) {
                 done.added += 1;
+            } else {
+                done.absent += 1;
+                hidden.push(sid);
             }
             changed |= new != old;
             days.entry(day).or_default().change(old, new, in_file);
             new
         })?;
         self.dirty |= changed;
+        let hidden: Vec<Box<str>> = hidden.into_iter().map(Box::from).collect();
+        self.look_again(hidden)?;
         Ok(done)
     }
 
@@ -344,7 +369,7 @@ impl<'a> Draft<'a> {
             let Some(&(day, sid)) = accepted.get(index) else { return old };
             let in_file = is_in_file(texts, day, sid);
             let was_listed = old.is_listed(in_file);
-            let new = if was_listed { old.removed(origin, in_file) } else { old };
+            let new = old.removed(origin, in_file);
             if was_listed && !new.is_listed(in_file) {
                 done.removed += 1;
                 removed.push(sid);
@@ -364,9 +389,7 @@ impl<'a> Draft<'a> {
 
     /// Finds the newest day of sessions that have left a list.
     fn look_again(&mut self, sids: Vec<Box<str>>) -> Result<(), ChangeError> {
-        let mut days: Vec<Day> = self.overlay.days.keys().chain(self.texts.days.keys()).copied().collect();
-        days.sort_unstable_by(|a, b| b.cmp(a));
-        days.dedup();
+        let days = self.days();
         for sid in sids {
             let mut newest = None;
             for &day in &days {
@@ -398,9 +421,12 @@ impl<'a> Draft<'a> {
         }
         let in_file = self.texts.days.get(&day).map(Vec::as_slice).unwrap_or_default();
         let there = self.writing()?.day(day)?;
+        // The fleet takes back what it has put there, the operator whatever is there.
+        let fleet = origin == Origin::Fleet;
+        let in_file = if fleet { &[] } else { in_file };
         let names = there
             .iter()
-            .filter(|(_, flags)| flags.is_listed(true))
+            .filter(|(_, flags)| if fleet { flags.has(origin) } else { flags.is_listed(true) })
             .map(|(sid, _)| sid)
             .chain(in_file)
             .filter(|sid| wanted.binary_search(&&***sid).is_err());
@@ -416,13 +442,26 @@ impl<'a> Draft<'a> {
         Ok(Counts { removed: removed.removed, ..added })
     }
 
-    fn remove_everywhere(&mut self, origin: Origin, sids: &[Box<str>]) -> Result<Counts, ChangeError> {
+    fn drop_days(&mut self, origin: Origin) -> Result<Counts, ChangeError> {
+        let mut done = Counts::default();
+        for day in self.days() {
+            done.removed += self.replace_day(origin, day, &[])?.removed;
+        }
+        Ok(done)
+    }
+
+    /// Days that have a list, the last one first.
+    fn days(&self) -> Vec<Day> {
         let mut days: Vec<Day> = self.overlay.days.keys().chain(self.texts.days.keys()).copied().collect();
-        days.sort_unstable();
+        days.sort_unstable_by(|a, b| b.cmp(a));
         days.dedup();
+        days
+    }
+
+    fn remove_everywhere(&mut self, origin: Origin, sids: &[Box<str>]) -> Result<Counts, ChangeError> {
         let mut done = Counts::default();
         let before: Vec<bool> = sids.iter().map(|sid| self.sessions.newest(sid).is_some()).collect();
-        for day in days {
+        for day in self.days() {
             let edits: Vec<SessionEdit> =
                 sids.iter().map(|sid| SessionEdit { day, sid: sid.clone() }).collect();
             done.removed += self.remove(origin, &edits)?.removed;
@@ -492,19 +531,15 @@ impl<'a> Draft<'a> {
         let in_file = self.file_nets(list).iter().any(|other| other.trunc() == net);
         let old = self.overlay.flags(list, &net);
         let was_listed = old.is_listed(in_file);
-        let new = match (remove, was_listed) {
-            (false, _) => old.added(origin),
-            (true, true) => old.removed(origin, in_file),
-            (true, false) => old,
-        };
+        let new = if remove { old.removed(origin, in_file) } else { old.added(origin) };
         self.set_net(list, net, old, new)?;
         let is_listed = new.is_listed(in_file);
         let mut done = Counts::default();
         *match (remove, was_listed, is_listed) {
-            (false, false, _) => &mut done.added,
+            (false, false, true) => &mut done.added,
             (false, true, _) => &mut done.present,
             (true, true, false) => &mut done.removed,
-            (true, _, _) => &mut done.absent,
+            (true, _, _) | (false, false, false) => &mut done.absent,
         } = 1;
         Ok(done)
     }

@@ -15,9 +15,9 @@ use redb::{
     Builder, CommitError, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _,
     ReadableTable as _, StorageError, TableDefinition, TableError, TransactionError, WriteTransaction,
 };
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -129,8 +129,14 @@ impl Store {
         let path = folder.join(FILE);
         let inaccessible = |error| StoreError::Folder { folder: folder.to_owned(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(inaccessible)?;
-        // Nobody but the agent's user reads secrets here. A file that is there keeps its mode.
-        match OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path) {
+        if !path.exists() {
+            Self::make(folder, &path)?;
+        }
+        match OpenOptions::new().write(true).open(&path).and_then(|file| file.metadata()) {
+            // redb would make a new one of it.
+            Ok(file) if file.len() == 0 => {
+                return Err(StoreError::Corrupt { path, detail: "the file is empty".to_owned() });
+            }
             Ok(_) => {}
             Err(error) if is_read_only(&error) && path.exists() => return Self::open_read_only(path),
             Err(error) => return Err(inaccessible(error)),
@@ -139,6 +145,22 @@ impl Store {
         let store = Self { path, handle: Handle::Open(database) };
         store.prepare()?;
         Ok(store)
+    }
+
+    /// Makes a new store. It gets its name when it is whole, so that one without content was lost, and is not new. Nobody but
+    /// the agent's user reads secrets here.
+    fn make(folder: &Path, path: &Path) -> Result<(), StoreError> {
+        let inaccessible = |error| StoreError::Folder { folder: folder.to_owned(), error };
+        let fresh = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).map_err(inaccessible)?;
+        let handle = Handle::Open(open_database(fresh.path())?);
+        Self { path: fresh.path().to_owned(), handle }.prepare()?;
+        match fresh.persist_noclobber(path) {
+            Ok(_) => {}
+            // Another agent was faster; which of them has it is seen when it is opened.
+            Err(lost) if lost.error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(lost) => return Err(inaccessible(lost.error)),
+        }
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(inaccessible)
     }
 
     fn open_read_only(path: PathBuf) -> Result<Self, StoreError> {
@@ -615,6 +637,9 @@ fn failed(path: &Path, error: redb::Error) -> StoreError {
         redb::Error::Corrupted(detail) => StoreError::Corrupt { path, detail },
         redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
             StoreError::Corrupt { path, detail: "it is not a store of this program".to_owned() }
+        }
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            StoreError::Corrupt { path, detail: "it ends too early".to_owned() }
         }
         other => StoreError::Failed { path, detail: other.to_string() },
     }

@@ -157,16 +157,20 @@ impl Work {
             store.as_ref().map(|store| store.read().unwrap_or_else(std::sync::PoisonError::into_inner));
         // Without room or on a read-only disk a configuration file can still be read again.
         let pushes = changes.iter().any(|change| !matches!(change, Change::Reload | Change::Forget));
+        let mut read = None;
         let write = match store.as_ref().map(|store| store.begin()) {
             Some(Ok(write)) => Some(write),
-            Some(Err(StoreError::ReadOnly(_))) if !pushes => None,
+            Some(Err(StoreError::ReadOnly(_))) if !pushes => {
+                read = store.as_ref().map(|store| store.read()).transpose()?;
+                None
+            }
             Some(Err(error)) => {
                 drop(store);
                 return Err(self.broken(error));
             }
             None => None,
         };
-        let mut draft = Draft::new(&old, write, &self.world.metrics, now);
+        let mut draft = Draft::new(&old, write, read, &self.world.metrics, now);
         let mut outcomes = Vec::with_capacity(changes.len());
         for change in changes {
             match draft.apply(change) {
@@ -182,7 +186,14 @@ impl Work {
         if !draft.is_dirty() {
             return Ok(with_version(outcomes, old.revision));
         }
-        let Next { mut snapshot, write, touched } = draft.finish()?;
+        let Next { mut snapshot, write, touched } = match draft.finish() {
+            Ok(next) => next,
+            Err(ChangeError::Store(error)) => {
+                drop(store);
+                return Err(self.broken(error));
+            }
+            Err(error) => return Err(error),
+        };
         // Of many it is cheaper to ask the snapshots about each open connection.
         let newly = touched.as_ref().filter(|sids| sids.len() <= FEW).cloned();
         let staged = match touched {
