@@ -2,6 +2,7 @@
 
 use crate::check::{self, Question};
 use crate::clock::Clock;
+use crate::fleet::args::{self as fleet, FleetCommand};
 use crate::metrics::Metrics;
 use crate::sign::{self, Claims, ContentJwt, Window};
 use crate::snapshot::Snapshot;
@@ -53,6 +54,11 @@ enum Command {
     Ctl {
         #[command(subcommand)]
         command: CtlCommand,
+    },
+    /// Control what is in force on all hosts of a fleet.
+    Fleet {
+        #[command(subcommand)]
+        command: Box<FleetCommand>,
     },
     /// Explain the verdict on a URL, step by step. Exits 0 if it is allowed, 1 if not, 2 on an error.
     Check(CheckArgs),
@@ -220,6 +226,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run(&config),
         Command::Config { command: ConfigCommand::Check { file } } => config_check(&file),
         Command::Ctl { command: CtlCommand::Prefilter { command } } => prefilter(&command),
+        Command::Fleet { command } => fleet(*command),
         Command::Check(args) => check(args),
         Command::Sign { scheme } => match scheme {
             SignCommand::ContentJwt(args) => sign_content_jwt(*args),
@@ -239,6 +246,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 fn demo(listen: Option<SocketAddr>, once: bool) -> anyhow::Result<ExitCode> {
     let as_expected = runtime()?.block_on(demo::run(listen, once))?;
     Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+}
+
+fn fleet(command: FleetCommand) -> anyhow::Result<ExitCode> {
+    let good = runtime()?.block_on(fleet::run(command))?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
 }
 
 fn run(path: &Path) -> anyhow::Result<ExitCode> {
