@@ -5,6 +5,7 @@
 //! - [`conn`]: connections that are kept, read answer by answer.
 //! - [`contract`]: the example configuration and tokens for it, made without the product's own code.
 //! - [`edge`]: a gate whose kernel part watches sessions and countries, and what to ask it.
+//! - [`fleet`]: a real `nats-server` and agents that follow it.
 //! - [`frames`]: Ethernet frames made byte by byte.
 //! - [`handshake`]: connections whose sequence numbers are known.
 //! - [`kernel`]: the kernel program, loaded but attached nowhere, and frames to run through it.
@@ -23,6 +24,7 @@ pub mod cases;
 pub mod conn;
 pub mod contract;
 pub mod edge;
+pub mod fleet;
 pub mod frames;
 pub mod handshake;
 pub mod kernel;

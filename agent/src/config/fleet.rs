@@ -171,3 +171,69 @@ pub(crate) fn key_prefix(text: &str) -> Result<(), String> {
 pub(crate) fn host_name(text: &str) -> Result<(), String> {
     key_prefix(text).map_err(|problem| problem.replace("a prefix", "a host's name"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    const GATEWAY: &str = "gateway = { listen = [\"127.0.0.1:1\"], upstream = \"http://a\" }\n";
+
+    fn read(fleet: &str) -> Fleet {
+        let text = format!("{GATEWAY}[fleet]\n{fleet}");
+        let config =
+            parse(&text, Path::new("/etc/edgegate/edgegate.toml"), 0).unwrap_or_else(|e| panic!("{e}"));
+        (*config.fleet.unwrap()).clone()
+    }
+
+    #[test]
+    fn little_is_enough() {
+        let fleet = read("nats = \"nats://a.example\"");
+        assert_eq!(
+            fleet,
+            Fleet {
+                nats: vec!["nats://a.example".into()],
+                bucket: "edgegate".into(),
+                prefix: "edgegate".into(),
+                host: None,
+                login: FleetLogin::None,
+                tls_ca: None,
+                tls_identity: None,
+                tls_required: false,
+                secrets: false,
+            }
+        );
+    }
+
+    #[test]
+    fn everything() {
+        let fleet = read(
+            "nats = [\"nats://[2001:db8::1]:4222\", \"tls://b:1\"]\nbucket = \"cdn\"\nprefix = \"live.eu\"\nhost = \"edge-1.par\"\n\
+             user = \"u\"\npassword_file = \"p\"\ntls_ca = \"/ca\"\ntls_cert = \"c\"\ntls_key = \"k\"\ntls_required = true\nsecrets = true",
+        );
+        assert_eq!(fleet.nats, ["nats://[2001:db8::1]:4222", "tls://b:1"]);
+        assert_eq!(
+            (&*fleet.bucket, &*fleet.prefix, fleet.host.as_deref()),
+            ("cdn", "live.eu", Some("edge-1.par"))
+        );
+        assert_eq!(fleet.login, FleetLogin::Password { user: "u".into(), file: "/etc/edgegate/p".into() });
+        assert_eq!(fleet.tls_ca, Some("/ca".into()));
+        assert_eq!(fleet.tls_identity, Some(("/etc/edgegate/c".into(), "/etc/edgegate/k".into())));
+        assert!(fleet.tls_required && fleet.secrets);
+        let login = |text: &str| read(&format!("nats = \"nats://a\"\n{text}")).login;
+        assert_eq!(login("credentials = \"/c\""), FleetLogin::Credentials("/c".into()));
+        assert_eq!(login("token_file = \"/t\""), FleetLogin::Token("/t".into()));
+    }
+
+    /// Keys may come from the bucket: routes need none in the file.
+    #[test]
+    fn keys_may_come_later() {
+        let route = "[[route]]\nname = \"r\"\ncheck = \"content-jwt\"\npath_validation = ['/(?<cid>[^/]+)/(?<stt>[^/]+)/.*']\n";
+        let parse = |secrets: &str| {
+            let text = format!("{GATEWAY}{route}[fleet]\nnats = \"nats://a\"\n{secrets}");
+            parse(&text, Path::new("f"), 0).map(drop)
+        };
+        assert!(parse("secrets = true").is_ok());
+        assert!(parse("").is_err());
+    }
+}

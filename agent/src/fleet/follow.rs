@@ -182,7 +182,7 @@ impl Follower {
             }
         };
         let facts = bucket.facts().await?;
-        let identity = self.identity(facts.identity);
+        let identity = self.identity(&facts.identity);
         let (applied, known) = self.stored().await?;
         let mut watch = if known.as_deref() == Some(&*identity) && facts.last >= applied {
             self.remove_lost(&bucket, applied).await?;
@@ -192,6 +192,7 @@ impl Follower {
         };
         self.fleet.note_last(facts.last);
         let mut values = facts.values;
+        let mut base = Arc::clone(&self.world.live.current().overlay.base);
         self.fleet.note(Link::Connected, None);
 
         let mut looks = tokio::time::interval(LOOK);
@@ -211,9 +212,15 @@ impl Follower {
                 _ = looks.tick() => {
                     let facts = bucket.facts().await?;
                     let applied = self.fleet.state().applied;
-                    if self.identity(facts.identity) != identity || facts.last < applied {
+                    if self.identity(&facts.identity) != identity || facts.last < applied {
                         return Err(End::Anew);
                     }
+                    // What could not be applied over the old file may go with the new one.
+                    let file = Arc::clone(&self.world.live.current().overlay.base);
+                    if !Arc::ptr_eq(&file, &base) && self.fleet.state().refused().is_some() {
+                        return Err(End::Anew);
+                    }
+                    base = file;
                     // With one value for each key, there are fewer only where some were removed without a trace.
                     if facts.values < values {
                         self.remove_lost(&bucket, applied).await?;
@@ -230,9 +237,12 @@ impl Follower {
         }
     }
 
-    /// What tells a bucket from another one, and from what else would be taken from it.
-    fn identity(&self, of_bucket: String) -> String {
-        if self.fleet.settings.secrets { of_bucket + "+secrets" } else { of_bucket }
+    /// What tells a bucket from another one; and what decides how much of it is taken.
+    fn identity(&self, of_bucket: &str) -> String {
+        let config = &self.world.live.current().config;
+        let (retain_days, capacity) = (config.policy.sessions.retain_days(), config.blacklist_capacity);
+        let secrets = self.fleet.settings.secrets;
+        format!("{of_bucket} secrets={secrets} retain_days={retain_days} capacity={capacity}")
     }
 
     /// The revision in the store, and of which bucket it is.
@@ -398,7 +408,11 @@ impl Follower {
         // What was refused is told until the same thing comes in a better form.
         state.refused.retain(|key, _| !all && key != "kernel" && !touched.contains(key));
         state.refused.extend(refused);
+        let paused = state.why.is_some();
         drop(state);
+        if paused {
+            self.fleet.note(Link::Connected, None);
+        }
         self.fleet.note_applied(revision);
         Ok(())
     }
