@@ -249,7 +249,7 @@ fn configurations_lie_between_file_and_operator() {
 
     // What a host cannot use is told, and does not hold up what follows.
     for (text, why) in [
-        ("leeway = \"long\"\n", "leeway"),
+        ("default = \"maybe\"\n", "default"),
         ("[log]\nformat = \"json\"\n", "restart"),
         ("[geo]\ncity = \"/nowhere.mmdb\"\n", "/nowhere.mmdb"),
     ] {

@@ -9,7 +9,7 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::{Ordered, OrderedConfig};
 use async_nats::jetstream::context::KeyValueErrorKind;
 use async_nats::jetstream::kv::{self, Operation, Store};
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::jetstream::stream::{DiscardPolicy, LastRawMessageErrorKind};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
@@ -345,8 +345,23 @@ async fn open(context: &Context, config: kv::Config, make: bool) -> Result<Store
     if !make {
         return Err(BucketError::NoBucket(name));
     }
-    // Another one who makes it at the same time makes the same.
-    context.create_key_value(config).await.map_err(BucketError::server)
+    // Another one who makes it at the same time makes the same. The library's own way asks for the account first, in a form
+    // that servers before 2.11 do not know.
+    let stream = jetstream::stream::Config {
+        name: format!("KV_{name}"),
+        description: Some(config.description),
+        subjects: vec![format!("$KV.{name}.>")],
+        max_messages_per_subject: config.history,
+        max_age: config.max_age,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        discard: DiscardPolicy::New,
+        num_replicas: 1,
+        ..jetstream::stream::Config::default()
+    };
+    context.create_stream(stream).await.map_err(BucketError::server)?;
+    context.get_key_value(&name).await.map_err(BucketError::server)
 }
 
 fn is_missing(error: &(dyn std::error::Error + 'static)) -> bool {
