@@ -108,14 +108,13 @@ impl Nats {
     /// When it fails for as long as a server may take to start.
     pub fn push(&self, words: &[&str]) -> u64 {
         let mut said = String::new();
-        let revision = wait_for_or("a push", &mut said, |said| {
+        wait_for_or("a push", &mut said, |said| {
             let output = self.try_push(words);
             *said = format!("{words:?}: {}", String::from_utf8_lossy(&output.stderr));
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let line = text.lines().find_map(|line| line.strip_prefix("revision "))?;
             line.parse().ok()
-        });
-        revision
+        })
     }
 
     /// A connection that speaks the protocol itself.

@@ -125,7 +125,9 @@ fn servers(value: &Value<'_>) -> Option<Vec<String>> {
     if elements.is_empty() {
         value.place.problem("needs at least one server; write for example \"nats://nats.example:4222\"");
     }
-    elements.iter().map(|element| checked(element, server)).collect()
+    // All of them are looked at before the first wrong one counts.
+    let servers: Vec<Option<String>> = elements.iter().map(|element| checked(element, server)).collect();
+    servers.into_iter().collect()
 }
 
 fn checked(value: &Value<'_>, check: impl FnOnce(&str) -> Result<(), String>) -> Option<String> {

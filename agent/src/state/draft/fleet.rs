@@ -66,9 +66,10 @@ impl Draft<'_> {
             }
         }
         let old = self.writing()?.fleet_part(day, part)?;
-        let edit = |sid: &Box<str>| SessionEdit { day, sid: sid.clone() };
-        let gone: Vec<_> = old.difference(&wanted).map(edit).collect();
-        let coming: Vec<_> = if come { wanted.difference(&old).map(edit).collect() } else { Vec::new() };
+        let edit = |sid| SessionEdit { day, sid };
+        let gone: Vec<_> = old.difference(&wanted).cloned().map(edit).collect();
+        let coming: Vec<_> =
+            if come { wanted.difference(&old).cloned().map(edit).collect() } else { Vec::new() };
         if gone.is_empty() && coming.is_empty() {
             return Ok(Counts { refused, ..Counts::default() });
         }
