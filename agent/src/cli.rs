@@ -3,6 +3,7 @@
 use crate::check::{self, Question};
 use crate::clock::Clock;
 use crate::ctl::Ctl;
+use crate::fleet::args::{self as fleet, FleetCommand};
 use crate::metrics::Metrics;
 use crate::sign::{self, Claims, ContentJwt, Window};
 use crate::snapshot::Snapshot;
@@ -56,6 +57,11 @@ enum Command {
     },
     /// Control a running agent. Exits 0 when it is done, 1 if the agent refused it, 2 on an error.
     Ctl(Box<Ctl>),
+    /// Control what is in force on all hosts of a fleet.
+    Fleet {
+        #[command(subcommand)]
+        command: Box<FleetCommand>,
+    },
     /// Explain the verdict on a URL, step by step. Exits 0 if it is allowed, 1 if not, 2 on an error.
     Check(CheckArgs),
     /// Make a URL with a token.
@@ -211,6 +217,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run(&config),
         Command::Config { command: ConfigCommand::Check { file } } => config_check(&file),
         Command::Ctl(args) => ctl::main(*args),
+        Command::Fleet { command } => fleet(*command),
         Command::Check(args) => check(args),
         Command::Sign { scheme } => match scheme {
             SignCommand::ContentJwt(args) => sign_content_jwt(*args),
@@ -231,6 +238,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 fn demo(listen: Option<SocketAddr>, once: bool, dir: Option<&Path>) -> anyhow::Result<ExitCode> {
     let as_expected = runtime()?.block_on(demo::run(listen, once, dir))?;
     Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+}
+
+fn fleet(command: FleetCommand) -> anyhow::Result<ExitCode> {
+    let good = runtime()?.block_on(fleet::run(command))?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
 }
 
 fn run(path: &Path) -> anyhow::Result<ExitCode> {

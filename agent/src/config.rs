@@ -3,6 +3,7 @@
 //! A [`Config`] has the compiled [`Policy`] of the validator and the settings of everything around it. No problem,
 //! `Debug` text or warning ever contains a secret.
 
+mod fleet;
 mod layers;
 mod listeners;
 mod lists;
@@ -13,6 +14,8 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use fleet::{DEFAULT_NAME, bucket_name, host_name, key_prefix, server as check_server};
+pub use fleet::{Fleet, FleetLogin};
 pub use layers::{Layer, Shown, shown, without_secrets};
 pub use listeners::{Auth, Gateway, Listen, Upstream};
 pub(crate) use lists::PIN_DIR;
@@ -49,6 +52,8 @@ pub struct Config {
     pub auth: Option<Auth>,
     /// The control socket's absolute path.
     pub control: Option<PathBuf>,
+    /// Where the fleet's bucket is.
+    pub fleet: Option<Arc<Fleet>>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// How to log.
@@ -183,12 +188,14 @@ fn read(mut root: Section<'_>, folder: &Path, now: u64) -> Option<Config> {
     let auth = auth.and_then(|value| value.section()).map(|section| listeners::auth(section, &mut all));
     let control = root.section("control").map(|section| listeners::control(section, &mut all));
     let metrics = root.section("metrics").map(|section| listeners::metrics(section, &mut all));
+    let fleet = root.section("fleet").map(|section| fleet::fleet(section, folder));
     let log = log(root.section("log"));
 
     let geo = root.section("geo").map(|section| lists::geo(section, folder)).unwrap_or_default();
     let secrets::Keys { ring: keys, slots, any } = secrets::keys(root.section("secrets").as_ref(), folder);
-    // Where there is a control socket, a key may still be pushed.
-    let any_key = any || control.is_some();
+    // Where there is a control socket, a key may still be pushed; or come from the fleet.
+    let fleet_has_keys = fleet.as_ref().is_some_and(|fleet| fleet.as_ref().is_some_and(|f| f.secrets));
+    let any_key = any || control.is_some() || fleet_has_keys;
     let secure_token = root.section("secure_token");
     let secure_tokens = secrets::secure_tokens(secure_token.as_ref(), folder);
     let lists::Blacklist { sessions, days, capacity } = lists::blacklist(root.section("blacklist"), now);
@@ -217,6 +224,7 @@ fn read(mut root: Section<'_>, folder: &Path, now: u64) -> Option<Config> {
         },
         auth,
         control: control.flatten(),
+        fleet: fleet.flatten().map(Arc::new),
         metrics: metrics.flatten(),
         log,
         geo,

@@ -7,12 +7,13 @@ mod answer;
 mod blacklist;
 mod listing;
 mod path;
-mod upload;
+pub(crate) mod upload;
 
 use crate::check::{self, Question};
 use crate::clock::Clock;
 use crate::config;
 use crate::events::{Bus, Event, Told};
+use crate::fleet::Fleet;
 use crate::kernel::{Part, Report};
 use crate::message::{Body, Refusal};
 use crate::metrics::Metrics;
@@ -59,6 +60,7 @@ pub(crate) struct Seen {
     pub(crate) events: Bus,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
+    pub(crate) fleet: Option<Arc<Fleet>>,
     pub(crate) gateway: Vec<SocketAddr>,
     pub(crate) auth: Vec<SocketAddr>,
     pub(crate) admin: Option<SocketAddr>,
@@ -112,7 +114,7 @@ impl Control {
             }
             (["check"], &Method::POST) => self.check(request).await,
             (["events"], &Method::GET) => Ok(self.events()),
-            (["fleet"], &Method::GET) => Ok(json(&json!({ "fleet": null }), None)),
+            (["fleet"], &Method::GET) => Ok(json(&self.fleet().await, None)),
             (["status" | "events" | "fleet" | "openapi.json"], _) => Err(Error::method_not_allowed("GET")),
             (["config"], _) => Err(Error::method_not_allowed("GET, PUT, DELETE")),
             (["secrets" | "prefilter"], _) => Err(Error::method_not_allowed("GET")),
@@ -159,9 +161,16 @@ impl Control {
             "secrets": { "kids": kids.len(), "slots": config.slots.len() },
             "kernel": self.kernel(&snapshot),
             "store": store,
-            "fleet": null,
+            "fleet": self.seen.fleet.as_ref().map(|fleet| fleet.status()),
         });
         Ok(json(&answer, Some(snapshot.revision)))
+    }
+
+    async fn fleet(&self) -> Json {
+        match &self.seen.fleet {
+            Some(fleet) => fleet.overview().await,
+            None => json!({ "fleet": null }),
+        }
     }
 
     fn kernel(&self, snapshot: &Snapshot) -> Json {

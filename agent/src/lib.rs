@@ -5,6 +5,7 @@
 //! sockets ──▶│  accept, PROXY header,    ├─ auth ───── judge         │
 //!            │  limits, drain            └─ admin (metrics)          ▼ allow
 //!            └─ run: start, reload, stop                          upstream (kept connections)
+//!                     │  ├─ fleet: what a NATS bucket has for all hosts, put in force here
 //!                     │  ├─ kernel: XDP program, address lists in its maps
 //!                     │  └─ flows: whose session is on which connection, what the kernel is told about it
 //!              snapshot = config + geo databases + counters, replaced as a whole
@@ -22,6 +23,7 @@ mod control;
 mod ctl;
 pub mod demo;
 mod events;
+mod fleet;
 mod flows;
 mod gateway;
 pub mod geo;

@@ -32,6 +32,10 @@ pub struct Metrics {
     pub upstream_failures: IntCounterVec,
     /// Connections that the kernel was told to reject.
     pub(crate) flows_rejected: IntCounterVec,
+    /// The revision of the fleet's bucket that is in force.
+    pub(crate) fleet_applied_revision: IntGauge,
+    /// Whether the fleet's bucket is followed.
+    pub(crate) fleet_connected: IntGauge,
     /// The kernel part.
     pub(crate) kernel: KernelMetrics,
 }
@@ -92,6 +96,12 @@ impl Metrics {
         registry.register(Box::new(entries.clone()))?;
         let up = IntGauge::new("edgegate_kernel_up", "Whether the kernel part is in force.")?;
         registry.register(Box::new(up.clone()))?;
+        let fleet_applied_revision = IntGauge::new(
+            "edgegate_fleet_applied_revision",
+            "Revision of the fleet's bucket that is in force.",
+        )?;
+        let fleet_connected =
+            IntGauge::new("edgegate_fleet_connected", "Whether the fleet's bucket is followed.")?;
         let kernel = KernelMetrics { packets, entries, up, source: Arc::default() };
         Ok(Self {
             kernel,
@@ -104,7 +114,17 @@ impl Metrics {
             bad_requests,
             upstream_failures,
             flows_rejected,
+            fleet_applied_revision,
+            fleet_connected,
         })
+    }
+
+    /// Shows the fleet's gauges: where there is no fleet, nobody should wait for a connection.
+    pub(crate) fn show_fleet(&self) {
+        for gauge in [&self.fleet_applied_revision, &self.fleet_connected] {
+            // It is there already.
+            let _shown = self.registry.register(Box::new(gauge.clone()));
+        }
     }
 
     /// The counters of a set of routes.

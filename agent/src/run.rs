@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::control::{self, Control};
 use crate::events::Bus;
+use crate::fleet::{self, Fleet};
 use crate::flows::Flows;
 use crate::gateway::Gateway;
 use crate::judge::Judge;
@@ -112,6 +113,10 @@ pub(crate) fn start_with(
         clock: clock.clone(),
         events: events.clone(),
     };
+    let fleet = match (&store, &live.current().config.fleet) {
+        (Some(_), Some(settings)) => Some(Fleet::new(Arc::clone(settings), metrics.clone())),
+        _ => None,
+    };
     let writer = Arc::new(Writer::start(world, store)?);
     let (shutdown, down) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -124,6 +129,15 @@ pub(crate) fn start_with(
         writer: Arc::clone(&writer),
     };
     tasks.spawn(time.tell(down.clone()));
+    if let Some(fleet) = &fleet {
+        let world = fleet::World {
+            writer: Arc::clone(&writer),
+            live: live.clone(),
+            clock: clock.clone(),
+            down: down.clone(),
+        };
+        tasks.spawn(Arc::clone(fleet).follow(world));
+    }
     let mut running = Running {
         writer: Arc::clone(&writer),
         #[cfg(test)]
@@ -146,6 +160,7 @@ pub(crate) fn start_with(
         events,
         metrics,
         clock,
+        fleet,
         gateway: running.gateway.clone(),
         auth: running.auth.clone(),
         admin: running.admin,

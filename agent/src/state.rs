@@ -39,8 +39,8 @@ use std::sync::Arc;
 pub(crate) fn load(path: &Path, now: u64, metrics: &Metrics) -> Result<(Snapshot, Option<Store>), LoadError> {
     let text = config::read_text(path)?;
     let file = config::parse(&text, path, now)?;
-    // Without a control socket nothing was pushed here, unless there was one before.
-    if file.control.is_none() && !Store::exists(&file.state_dir) {
+    // Without a control socket and a fleet nothing was pushed here, unless there was one before.
+    if file.control.is_none() && file.fleet.is_none() && !Store::exists(&file.state_dir) {
         return Ok((Snapshot::load(path, now, metrics)?, None));
     }
     let store = Store::open(&file.state_dir)?;

@@ -6,6 +6,7 @@
 //! - [`contract`]: the example configuration and tokens for it, made without the product's own code.
 //! - [`control`]: the control socket, whose every answer is held against the API's document.
 //! - [`edge`]: a gate whose kernel part watches sessions and countries, and what to ask it.
+//! - [`fleet`]: a real `nats-server` and agents that follow it.
 //! - [`frames`]: Ethernet frames made byte by byte.
 //! - [`handshake`]: connections whose sequence numbers are known.
 //! - [`kernel`]: the kernel program, loaded but attached nowhere, and frames to run through it.
@@ -27,6 +28,7 @@ pub mod contract;
 pub mod control;
 pub mod deferred;
 pub mod edge;
+pub mod fleet;
 pub mod frames;
 pub mod handshake;
 pub mod kernel;

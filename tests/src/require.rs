@@ -1,7 +1,7 @@
 //! Tools that a test needs and a machine may lack.
 //!
 //! A test whose tool is missing says so and passes, unless the environment variable `EDGEGATE_REQUIRE` names the tool:
-//! `EDGEGATE_REQUIRE=nginx,ffmpeg,python-jwt,curl`. Continuous integration names all of them. `kernel` is one, too: a
+//! `EDGEGATE_REQUIRE=nginx,ffmpeg,python-jwt,curl,nats-server`. Continuous integration names all of them. `kernel` is one, too: a
 //! kernel that lets a test load programs into it (see [`crate::kernel`]); and `root`: the right to become somebody else and to
 //! mount.
 
@@ -17,6 +17,8 @@ const TOOLS: &[(&str, &[Probe])] = &[
     ("ffmpeg", &[("ffmpeg", &["-version"])]),
     ("ffprobe", &[("ffprobe", &["-version"])]),
     ("curl", &[("curl", &["--version"])]),
+    ("nats-server", &[("nats-server", &["--version"]), ("/usr/sbin/nats-server", &["--version"])]),
+    ("openssl", &[("openssl", &["version"])]),
     (
         "python-jwt",
         &[

@@ -15,7 +15,7 @@ const LONGEST: usize = 64 * 1024;
 
 /// How a list is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// `20251228 : "a,b"`, or plain names.
     Text,
     /// A JSON value per line.
@@ -42,7 +42,7 @@ impl Form {
 }
 
 /// Something in a list.
-pub(super) enum Item<'i> {
+pub(crate) enum Item<'i> {
     /// A session.
     Session { line: u64, day: Day, sid: &'i str },
     /// What is none.
@@ -51,7 +51,7 @@ pub(super) enum Item<'i> {
 
 /// Nothing more is wanted.
 #[derive(Debug)]
-pub(super) struct Stop;
+pub(crate) struct Stop;
 
 /// Gets what is found.
 type Sink<'s> = &'s mut dyn FnMut(Item<'_>) -> Result<(), Stop>;
@@ -60,7 +60,7 @@ type Sink<'s> = &'s mut dyn FnMut(Item<'_>) -> Result<(), Stop>;
 ///
 /// # Errors
 /// What makes it impossible to read on; or the sink stopped.
-pub(super) fn read(form: Form, reader: impl BufRead, day: Day, sink: Sink<'_>) -> Result<(), String> {
+pub(crate) fn read(form: Form, reader: impl BufRead, day: Day, sink: Sink<'_>) -> Result<(), String> {
     match form {
         Form::Text => text(reader, day, sink),
         Form::Lines => lines(reader, day, sink),

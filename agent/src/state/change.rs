@@ -83,10 +83,21 @@ pub(crate) enum Change {
         /// All that it holds from now on.
         nets: Vec<IpNet>,
     },
+    /// All of the fleet's sessions of a part of a day's list are replaced.
+    Part {
+        /// Which day.
+        day: Day,
+        /// Which part of its list.
+        part: u8,
+        /// All that it holds from now on.
+        sids: Vec<Box<str>>,
+    },
     /// Some changes of the fleet that stand for a revision of its bucket.
     Fleet {
         /// The revision.
         revision: u64,
+        /// The bucket that it is a revision of, if all of it was read.
+        bucket: Option<Box<str>>,
         /// The changes. What is wrong with one is reported and left out; the next revision has to be able to follow.
         changes: Vec<Change>,
     },
@@ -180,7 +191,7 @@ pub(crate) enum ChangeError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There is no store.
-    #[error("this agent keeps no state: its configuration has no [control]")]
+    #[error("this agent keeps no state: its configuration has neither [control] nor [fleet]")]
     NoStore,
     /// There is no room.
     #[error("{0}")]

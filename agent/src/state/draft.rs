@@ -1,5 +1,7 @@
 //! A group of changes on its way from the state in force to the next one.
 
+mod fleet;
+
 use super::change::{Change, ChangeError, Counts, Done, NewSecret, SessionEdit, warnings};
 use super::overlay::{DayCounts, Overlay, PushedSecret, first_retained, is_in_file};
 use super::store::{Read, StoreError, StoredSecret, Write};
@@ -121,7 +123,10 @@ impl<'a> Draft<'a> {
                 self.net(*origin, *list, *net, *remove).map(Done::Counts)
             }
             Change::Nets { list, nets } => self.nets(*list, nets).map(Done::Counts),
-            Change::Fleet { revision, changes } => self.fleet(*revision, changes),
+            Change::Part { day, part, sids } => self.part(*day, *part, sids, true).map(Done::Counts),
+            Change::Fleet { revision, bucket, changes } => {
+                self.fleet(*revision, bucket.as_deref(), changes).map(Done::Counts)
+            }
             Change::Forget => self.forget().map(Done::Counts),
         }
     }
@@ -496,6 +501,13 @@ impl<'a> Draft<'a> {
                 let bytes = Some(new.bytes.clone());
                 Some(StoredSecret { until: new.until, any_size: new.any_size, key: bytes })
             }
+            // The fleet says nothing of it any more; what others say counts again.
+            None if origin == Origin::Fleet => {
+                if known.is_none_or(|origins| !origins.contains_key(&origin)) {
+                    return Ok(Done::Counts(Counts::default()));
+                }
+                None
+            }
             None if !there => {
                 return Err(ChangeError::NotFound(format!("there is no slot {slot} of the secret {kid:?}")));
             }
@@ -544,25 +556,6 @@ impl<'a> Draft<'a> {
         Ok(done)
     }
 
-    fn nets(&mut self, list: List, nets: &[IpNet]) -> Result<Counts, ChangeError> {
-        let there =
-            self.overlay.lists.iter().filter(|((of, _), flags)| *of == list && flags.has(Origin::Fleet));
-        let gone: Vec<IpNet> = there
-            .map(|((_, net), _)| *net)
-            .filter(|net| !nets.iter().any(|new| new.trunc() == *net))
-            .collect();
-        let mut done = Counts::default();
-        for net in gone {
-            done.removed += self.net(Origin::Fleet, list, net, true)?.removed;
-        }
-        for net in nets {
-            let added = self.net(Origin::Fleet, list, *net, false)?;
-            done.added += added.added;
-            done.present += added.present;
-        }
-        Ok(done)
-    }
-
     fn set_net(&mut self, list: List, net: IpNet, old: Flags, new: Flags) -> Result<(), ChangeError> {
         if new == old {
             return Ok(());
@@ -585,19 +578,6 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn fleet(&mut self, revision: u64, changes: &[Change]) -> Result<Done, ChangeError> {
-        for change in changes {
-            match self.apply(change) {
-                Ok(_) => {}
-                Err(error) if self.spoilt || matches!(error, ChangeError::Store(_)) => return Err(error),
-                Err(error) => tracing::error!(revision, "fleet: a change cannot be applied here: {error}"),
-            }
-        }
-        self.writing()?.set_fleet_revision(revision)?;
-        self.dirty = true;
-        Ok(Done::Counts(Counts::default()))
-    }
-
     fn forget(&mut self) -> Result<Counts, ChangeError> {
         let first = first_retained(self.sessions.retain_days(), self.now);
         if self.overlay.days.keys().all(|&day| day >= first) {
@@ -614,6 +594,7 @@ impl<'a> Draft<'a> {
         };
         if let Some(write) = write {
             write.forget_before(first, &mut leave)?;
+            write.forget_fleet_before(first)?;
         }
         for (&day, sids) in texts.days.range(..first) {
             sids.iter().for_each(|sid| leave(day, sid));
@@ -662,7 +643,9 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         Some("metrics.listen")
     } else if old.control != new.control {
         Some("control.socket")
-    } else if old.control.is_some() && old.state_dir != new.state_dir {
+    } else if old.fleet != new.fleet {
+        Some("fleet")
+    } else if (old.control.is_some() || old.fleet.is_some()) && old.state_dir != new.state_dir {
         Some("state_dir")
     } else if old.log != new.log {
         Some("log")

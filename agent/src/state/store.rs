@@ -5,10 +5,13 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | name | `schema`, `revision`, `config`, `fleet` (u64, little-endian); `config.pushed`, `config.fleet` (TOML) |
+//! | `meta` | name | `schema`, `revision`, `config`, `fleet` (u64, little-endian); `config.pushed`, `config.fleet` (TOML); `fleet.bucket` |
 //! | `sessions` | day (days since 1970), session | flags |
 //! | `lists` | list, network | flags |
 //! | `secrets` | kid, slot, origin | until, any size, key |
+//! | `fleet_parts` | day, part | the fleet's sessions, one per line |
+
+mod fleet;
 
 use super::{Flags, List, Origin};
 use redb::{
@@ -47,7 +50,6 @@ const SECRETS: TableDefinition<'_, (&str, u64, u8), &[u8]> = TableDefinition::ne
 const META_SCHEMA: &str = "schema";
 const META_REVISION: &str = "revision";
 const META_CONFIG: &str = "config";
-const META_FLEET: &str = "fleet";
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +195,7 @@ impl Store {
             write.transaction.open_table(SESSIONS).map(drop),
             write.transaction.open_table(LISTS).map(drop),
             write.transaction.open_table(SECRETS).map(drop),
+            write.transaction.open_table(fleet::PARTS).map(drop),
         ] {
             made.map_err(|error| write.failed(error))?;
         }
@@ -318,11 +321,6 @@ impl Read {
     /// With which revision the configuration came in force.
     pub(crate) fn config_revision(&self) -> Result<u64, StoreError> {
         Ok(self.number(META_CONFIG)?.unwrap_or(0))
-    }
-
-    /// Which revision of the fleet's bucket was applied last.
-    pub(crate) fn fleet_revision(&self) -> Result<u64, StoreError> {
-        Ok(self.number(META_FLEET)?.unwrap_or(0))
     }
 
     /// The configuration that was pushed.
@@ -549,11 +547,6 @@ impl Write<'_> {
     /// Says with which revision the configuration came in force.
     pub(crate) fn set_config_revision(&self, revision: u64) -> Result<(), StoreError> {
         self.set_number(META_CONFIG, revision)
-    }
-
-    /// Says which revision of the fleet's bucket was applied last.
-    pub(crate) fn set_fleet_revision(&self, revision: u64) -> Result<(), StoreError> {
-        self.set_number(META_FLEET, revision)
     }
 
     /// Stores it. Once this returns, it outlives a crash at any moment.

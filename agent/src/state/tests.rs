@@ -166,7 +166,7 @@ impl Agent {
 }
 
 fn edits(origin: Origin, back: u32, sids: &[&str], remove: bool) -> Change {
-    let edits = sids.iter().map(|sid| SessionEdit { day: day(back), sids: vec![(*sid).into()] }).collect();
+    let edits = sids.iter().map(|sid| SessionEdit { day: day(back), sid: (*sid).into() }).collect();
     Change::Sessions { origin, edits, remove }
 }
 
