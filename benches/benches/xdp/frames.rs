@@ -149,7 +149,7 @@ pub(crate) fn tables(networks: &[Network], full: bool) -> Box<Tables> {
     }
     tables.v4_chunks[V4_CHUNKS - 2] = place(networks.len());
     // Some parts of IPv6 with many ranges, as where providers have theirs, and all others with one.
-    let (mut count, each) = (0, if full { 4096 } else { 4 });
+    let (mut count, each) = (0, if full { 4096 } else { 64 });
     for chunk in 0..V6_CHUNKS - 2 {
         tables.v6_chunks[chunk] = place(count);
         let ranges = if chunk & 0xfff0 == 0x2a00 { each } else { 1 };
