@@ -4,17 +4,20 @@
 use crate::require::missing;
 use agent::kernel::{sys, tcp_offsets};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::allocation::zeroed_box;
 use ebpf_abi::{
-    ABI_VERSION, Address, BANKS, Config, Event, Flow, FlowState, MAGIC, MAPPED_BITS, Outcome, PROGRAM,
-    Session, SessionKey, TCP_FIELDS, Tables, map,
+    ABI_VERSION, Address, BANKS, CELLS, Cell, Config, Event, Flow, FlowState, MAGIC, MAPPED_BITS, Outcome,
+    PROGRAM, Session, SessionKey, TCP_FIELDS, Tables, map,
 };
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// The verdicts of XDP as numbers.
 pub const DROP: u32 = 1;
@@ -268,14 +271,31 @@ impl Kernel {
 
     /// Up to when any flow of a flow's cell may be known.
     #[must_use]
-    pub fn cell(&self, flow: &Flow) -> u64 {
-        let map = Array::<_, u64>::try_from(self.map(map::CELLS)).expect("an array");
-        map.get(&Flow::cell(flow.hash()), 0).expect("a cell")
+    pub fn cell(&self, flow: &Flow) -> Cell {
+        let (word, shift) = self.place_of_cell(flow);
+        let word = self.cells()[word].load(Ordering::Acquire) >> shift & 0xffff;
+        Cell(u16::try_from(word).expect("16 bits"))
     }
 
-    /// See [`Kernel::cell`].
+    /// See [`Kernel::cell`]. Zero is never, and what is too late for a cell is as late as can be.
     pub fn set_cell(&self, flow: &Flow, until: u64) {
-        sys::write_element(self.data(map::CELLS), Flow::cell(flow.hash()), &until).expect("a cell written");
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = u64::try_from(now.tv_sec).expect("a time") * 1_000_000_000;
+        let Cell(cell) = if until == 0 { Cell(0) } else { Cell::until(until.min(now + Cell::LONGEST)) };
+        let (word, shift) = self.place_of_cell(flow);
+        let words = self.cells();
+        let others = words[word].load(Ordering::Acquire) & !(0xffff << shift);
+        words[word].store(others | u64::from(cell) << shift, Ordering::Release);
+    }
+
+    fn cells(&self) -> sys::SharedWords {
+        let cells = self.data(map::CELLS).fd().as_fd();
+        sys::SharedWords::map(cells, CELLS as usize / 4).expect("cells in memory")
+    }
+
+    fn place_of_cell(&self, flow: &Flow) -> (usize, u32) {
+        let cell = Flow::cell(flow.hash());
+        (cell as usize / 4, cell % 4 * 16)
     }
 
     /// Says what the agent would say of a connection that waits for a request.

@@ -8,6 +8,7 @@ use super::lists::OverCapacity;
 use crate::geo::Databases;
 use ebpf_abi::{
     BLOCK_BITS, COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, Tables, V4_CHUNKS, V6_CHUNKS, country_number,
+    set_verdict, verdict,
 };
 
 /// What every mapped IPv4 address starts with.
@@ -57,29 +58,43 @@ pub(super) fn compile(geo: &Databases, tables: &mut Tables) -> Result<Counts, Ov
     )
 }
 
-/// Notes for each of the first policies the blocks of IPv4 addresses all of which pass: most packets then need no country.
+/// Notes for each of the first policies what is known of all addresses of each block: most packets then need no country.
+/// Where lists have entries is known already.
 pub(super) fn blocks(tables: &mut Tables, policies: usize) {
-    let Tables { passing_v4, policies: all, v4_chunks, v4_ranges, .. } = tables;
-    for (blocks, policy) in passing_v4.iter_mut().zip(all).take(policies) {
+    let Tables { listed_v4, verdicts_v4, policies: all, v4_chunks, v4_ranges, .. } = tables;
+    for (verdicts, policy) in verdicts_v4.iter_mut().zip(all).take(policies) {
         let passes = |country: u16| {
             policy.get(usize::from(country / 64)).is_some_and(|word| word >> (country % 64) & 1 != 0)
         };
         for (chunk, bounds) in (0_u32..).zip(v4_chunks[..V4_CHUNKS - 1].windows(2)) {
             let &[first, end] = bounds else { continue };
             let ranges = v4_ranges.get(first as usize..end as usize).unwrap_or_default();
-            // From the last one on, each ends where the one behind it starts.
-            let (mut end, mut refused) = (CHUNK, 0_u64);
+            // Blocks in which an address passes, and in which one does not.
+            let (mut passing, mut refused) = (0_u64, 0_u64);
+            // From the last range on, each ends where the one behind it starts.
+            let mut end = CHUNK;
             for range in ranges.iter().rev() {
                 let (start, [low, high, ..]) = (range >> 16, range.to_le_bytes());
-                if !passes(u16::from_le_bytes([low, high])) {
-                    let (from, to) = (start / BLOCK, (end - 1) / BLOCK);
-                    refused |= (2 << to) - (1 << from);
+                let (from, to) = (start / BLOCK, (end - 1) / BLOCK);
+                let blocks = (2 << to) - (1 << from);
+                if passes(u16::from_le_bytes([low, high])) {
+                    passing |= blocks;
+                } else {
+                    refused |= blocks;
                 }
                 end = start;
             }
-            let at = chunk * (CHUNK / BLOCK);
-            if let Some(word) = blocks.get_mut(at as usize / 64) {
-                *word |= (!refused & ((1 << (CHUNK / BLOCK)) - 1)) << (at % 64);
+            for at in 0..CHUNK / BLOCK {
+                let block = chunk * (CHUNK / BLOCK) + at;
+                let listed =
+                    listed_v4.get(block as usize / 64).is_some_and(|word| word >> (block % 64) & 1 != 0);
+                let verdict = match (passing >> at & 1, refused >> at & 1) {
+                    (1, 0) if listed => verdict::LISTED,
+                    (1, 0) => verdict::PASSES,
+                    (0, 1) if !listed => verdict::REFUSED,
+                    _ => verdict::OPEN,
+                };
+                set_verdict(verdicts, block, verdict);
             }
         }
     }
@@ -265,6 +280,7 @@ mod tests {
     use super::*;
     use crate::demo::geodb::{Layout, PLACES, Place, city_database_in};
     use bytemuck::allocation::zeroed_box;
+    use ebpf_abi::{Verdicts, set_bit};
     use ipnet::IpNet;
     use proptest::prelude::*;
     use std::collections::{HashMap, HashSet};
@@ -376,7 +392,12 @@ mod tests {
         }
     }
 
-    /// Blocks pass as their addresses do: not where any of the probes does not, and always where all of the table's ranges do.
+    /// The verdict about a block, as the program reads it.
+    fn verdict_of(verdicts: &Verdicts, block: u32) -> u32 {
+        u32::try_from(verdicts[block as usize / 32] >> (block % 32 * 2) & 3).unwrap()
+    }
+
+    /// What is known of blocks is what the table says of all their addresses, and lists keep it open.
     fn check_blocks(tables: &mut Tables, probes: &HashSet<u128>) {
         let [fr, de] = [*b"FR", *b"DE"].map(country_number);
         // What passes, by policy: France; all but France and Germany; everything; nothing. The next one is in no use.
@@ -388,13 +409,15 @@ mod tests {
                 .filter(|&country| passes(country))
                 .for_each(|country| policy[usize::from(country / 64)] |= 1 << (country % 64));
         }
-        tables.passing_v4.iter_mut().for_each(|blocks| blocks.fill(0));
+        let blocks_probed = || probes.iter().map(|bits| u32::try_from(bits & 0xffff_ffff).unwrap() / BLOCK);
+        tables.listed_v4.fill(0);
+        for block in blocks_probed().filter(|block| block % 3 == 0) {
+            set_bit(&mut tables.listed_v4, block);
+        }
+        tables.verdicts_v4.iter_mut().for_each(|verdicts| verdicts.fill(0));
         blocks(tables, passes.len());
-        assert!(tables.passing_v4[passes.len()].iter().all(|&word| word == 0));
-        assert!(tables.passing_v4[2].iter().all(|&word| word == u64::MAX));
-        assert!(tables.passing_v4[3].iter().all(|&word| word == 0));
-        for bits in probes.iter().map(|bits| u32::try_from(bits & 0xffff_ffff).unwrap()) {
-            let block = bits / BLOCK;
+        assert!(tables.verdicts_v4[passes.len()].iter().all(|&word| word == 0));
+        for block in blocks_probed() {
             // Every range that reaches into the block starts in it or holds its first address.
             let first = block * BLOCK;
             let (chunk, low) = (first as usize >> 16, first & 0xffff);
@@ -404,12 +427,29 @@ mod tests {
             let begin = find(tables, Ipv4Addr::from_bits(first).into());
             let countries: Vec<u16> =
                 starts.map(|range| u16::try_from(range & 0xffff).unwrap()).chain([begin]).collect();
-            for (blocks, passes) in tables.passing_v4.iter().zip(passes) {
-                let passing = blocks[block as usize / 64] >> (block % 64) & 1 != 0;
+            let listed = tables.listed_v4[block as usize / 64] >> (block % 64) & 1 != 0;
+            for (verdicts, passes) in tables.verdicts_v4.iter().zip(passes) {
                 let all = countries.iter().all(|&country| passes(country));
-                assert_eq!(passing, all, "{} {countries:?}", Ipv4Addr::from_bits(first));
+                let none = !countries.iter().any(|&country| passes(country));
+                let expected = match (listed, all, none) {
+                    (false, true, _) => verdict::PASSES,
+                    (true, true, _) => verdict::LISTED,
+                    (false, _, true) => verdict::REFUSED,
+                    _ => verdict::OPEN,
+                };
+                let found = verdict_of(verdicts, block);
+                assert_eq!(found, expected, "{} {countries:?} {listed}", Ipv4Addr::from_bits(first));
             }
         }
+        // What passes everything and nothing is the same everywhere.
+        let count = |verdicts: &Verdicts, verdict| {
+            (0..1 << BLOCK_BITS).filter(|&block| verdict_of(verdicts, block) == verdict).count()
+        };
+        let listed: usize = tables.listed_v4.iter().map(|word| word.count_ones() as usize).sum();
+        assert_eq!(count(&tables.verdicts_v4[2], verdict::LISTED), listed);
+        assert_eq!(count(&tables.verdicts_v4[2], verdict::PASSES), (1 << BLOCK_BITS) - listed);
+        assert_eq!(count(&tables.verdicts_v4[3], verdict::OPEN), listed);
+        assert_eq!(count(&tables.verdicts_v4[3], verdict::REFUSED), (1 << BLOCK_BITS) - listed);
     }
 
     fn place(network: &str, country: &'static str) -> Place {

@@ -3,12 +3,14 @@
 use super::error::KernelError;
 use super::idle::IdleWords;
 use super::object::pinned;
-use super::sys;
+use super::sys::{self, SharedWords};
 use crate::flows::Sink;
-use aya::maps::{Array, HashMap, MapData, MapError};
-use ebpf_abi::{Flow, FlowState, map, stage};
+use aya::maps::{HashMap, MapData, MapError};
+use ebpf_abi::{CELLS, Cell, Flow, FlowState, map, stage};
 use rustix::time::{ClockId, clock_gettime};
+use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,23 +55,25 @@ pub(crate) struct FlowMaps(Mutex<Tables>);
 
 struct Tables {
     flows: HashMap<MapData, FlowBytes, StateBytes>,
-    cells: Array<MapData, u64>,
+    cells: Cells,
 }
 
 impl FlowMaps {
     fn open(folder: &Path) -> Result<Self, KernelError> {
         let flows = pinned(folder, map::FLOWS)?.try_into().map_err(KernelError::map(map::FLOWS))?;
-        let cells = pinned(folder, map::CELLS)?.try_into().map_err(KernelError::map(map::CELLS))?;
+        let cells = Cells::open(folder)?;
         Ok(Self(Mutex::new(Tables { flows, cells })))
     }
 
-    /// Has a connection refused for a while.
+    /// Has a connection refused for a while, at most [`Cell::LONGEST`].
     ///
     /// # Errors
     /// [`KernelError`], which names the map.
     pub(crate) fn reject(&self, flow: &Flow, stage: u32, lasting: Duration) -> Result<(), KernelError> {
         let now = monotonic();
-        let until = now.saturating_add(u64::try_from(lasting.as_nanos()).unwrap_or(u64::MAX));
+        let until = now.saturating_add(
+            u64::try_from(lasting.as_nanos()).map_or(Cell::LONGEST, |lasting| lasting.min(Cell::LONGEST)),
+        );
         let new = FlowState { until, stage, ..FlowState::default() };
         let key: FlowBytes = bytemuck::cast(*flow);
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,12 +86,43 @@ impl FlowMaps {
             return Ok(());
         }
         // The cell first: without it the kernel does not look for the flow. Other flows share it, so it only rises.
-        let cell = Flow::cell(flow.hash());
-        if tables.cells.get(&cell, 0).map_err(KernelError::map(map::CELLS))? < until {
-            tables.cells.set(cell, until, 0).map_err(KernelError::map(map::CELLS))?;
-        }
+        tables.cells.raise(flow, Cell::until(until), now);
         let state: StateBytes = bytemuck::cast(new);
         tables.flows.insert(key, state, 0).map_err(KernelError::map(map::FLOWS))
+    }
+}
+
+/// A [`Cell`] for each [`Flow::cell`], four in a word. The program writes them, too.
+struct Cells(SharedWords);
+
+impl Cells {
+    fn open(folder: &Path) -> Result<Self, KernelError> {
+        let data = MapData::from_pin(folder.join(map::CELLS)).map_err(KernelError::map(map::CELLS))?;
+        let words = SharedWords::map(data.fd().as_fd(), CELLS as usize / 4)
+            .map_err(|error| KernelError::map(map::CELLS)(MapError::IoError(error)))?;
+        Ok(Self(words))
+    }
+
+    /// The word that a flow's cell is in, and how far up in it.
+    fn place(&self, flow: &Flow) -> Option<(&AtomicU64, u32)> {
+        let cell = Flow::cell(flow.hash());
+        Some((self.0.get(cell as usize / 4)?, cell % 4 * 16))
+    }
+
+    fn in_word(word: u64, shift: u32) -> Cell {
+        let [low, high, ..] = (word >> shift).to_le_bytes();
+        Cell(u16::from_le_bytes([low, high]))
+    }
+
+    /// Lets the cell of a flow be no earlier.
+    fn raise(&self, flow: &Flow, until: Cell, now: u64) {
+        if let Some((word, shift)) = self.place(flow) {
+            let raised = |word| {
+                let Cell(cell) = Self::in_word(word, shift).or_later(until, now);
+                Some(word & !(0xffff << shift) | u64::from(cell) << shift)
+            };
+            let _always_some = word.fetch_update(Ordering::Release, Ordering::Relaxed, raised);
+        }
     }
 }
 
@@ -114,6 +149,7 @@ fn monotonic() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aya::maps::Array;
     use std::path::PathBuf;
 
     /// `BPF_F_MMAPABLE` of linux/bpf.h.
@@ -147,7 +183,7 @@ mod tests {
         let folder = Folder(format!("/sys/fs/bpf/edgegate-flows-{}", std::process::id()).into());
         let made = || -> Result<Array<MapData, u64>, Box<dyn std::error::Error>> {
             let idle = Array::<MapData, u64>::create(ebpf_abi::CELLS, MMAPABLE)?;
-            let cells = Array::<MapData, u64>::create(ebpf_abi::CELLS, 0)?;
+            let cells = Array::<MapData, [u16; CELLS as usize]>::create(1, MMAPABLE)?;
             let flows = HashMap::<MapData, FlowBytes, StateBytes>::create(ebpf_abi::FLOW_CAPACITY, 0)?;
             std::fs::create_dir(&folder.0)?;
             let pin = |name| folder.0.join(name);
@@ -163,6 +199,12 @@ mod tests {
                 None
             }
         }
+    }
+
+    /// Cells of a word that are set.
+    fn count(word: &AtomicU64) -> u32 {
+        let word = word.load(Ordering::Acquire);
+        [0, 16, 32, 48].into_iter().map(|shift| u32::from(Cells::in_word(word, shift).0 != 0)).sum()
     }
 
     #[test]
@@ -183,22 +225,26 @@ mod tests {
         let state = |flow: &Flow| {
             let tables = connections.maps.0.lock().unwrap();
             let state: FlowState = bytemuck::cast(tables.flows.get(&bytemuck::cast(*flow), 0).unwrap());
-            (state, tables.cells.get(&Flow::cell(flow.hash()), 0).unwrap())
+            let (word, shift) = tables.cells.place(flow).unwrap();
+            (state, Cells::in_word(word.load(Ordering::Acquire), shift))
         };
         connections.reject(&one, stage::CUT, Duration::from_secs(120)).unwrap();
-        let (cut, until) = state(&one);
+        let (cut, cell) = state(&one);
         assert_eq!((cut.stage, cut.request, cut.reply, cut.reserved), (stage::CUT, 0, 0, 0));
-        assert_eq!(cut.until, until);
-        assert!((before + 120 * seconds..monotonic() + 121 * seconds).contains(&until), "{until}");
+        assert_eq!(cell, Cell::until(cut.until));
+        assert!((before + 120 * seconds..monotonic() + 121 * seconds).contains(&cut.until), "{cut:?}");
         connections.reject(&one, stage::NO_MORE_DATA, Duration::from_secs(60)).unwrap();
-        assert_eq!(state(&one), (cut, until), "neither lowered nor let off");
+        assert_eq!(state(&one), (cut, cell), "neither lowered nor let off");
 
         let other = flow(2);
         connections.reject(&other, stage::NO_MORE_DATA, Duration::from_secs(60)).unwrap();
         let (first, _) = state(&other);
         connections.reject(&other, stage::NO_MORE_DATA, Duration::from_secs(60)).unwrap();
-        let (second, until) = state(&other);
-        assert!(second.until > first.until && until == second.until, "{first:?} {second:?}");
+        let (second, cell) = state(&other);
+        assert!(second.until > first.until && cell == Cell::until(second.until), "{first:?} {second:?}");
+        // The cells around one stay as they are.
+        let set: u32 = connections.maps.0.lock().unwrap().cells.0.iter().map(count).sum();
+        assert_eq!(set, 2);
     }
 
     #[test]

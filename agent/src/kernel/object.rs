@@ -10,9 +10,9 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpu
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use ebpf_abi::{
-    ABI_VERSION, Address, BANKS, CELLS, Config, EVENT_BYTES, EXACT_CAPACITY, FLOW_CAPACITY, Flow, FlowState,
-    MAGIC, Outcome, PREFIX_CAPACITY, PROGRAM, SESSION_BIT_WORDS, Session, SessionKey, TCP_FIELDS, Tables,
-    map,
+    ABI_VERSION, Address, BANKS, CELLS, Cell, Config, EVENT_BYTES, EXACT_CAPACITY, FLOW_CAPACITY, Flow,
+    FlowState, MAGIC, Outcome, PREFIX_CAPACITY, PROGRAM, SESSION_BIT_WORDS, Session, SessionKey, TCP_FIELDS,
+    Tables, map,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn shapes(sessions: usize) -> impl Iterator<Item = Shape> {
         shape(map::SESSIONS, MapType::Hash, size_of::<SessionKey>(), size_of::<Session>(), sessions),
         shape(map::SESSION_BITS, MapType::Array, 4, 8, SESSION_BIT_WORDS),
         shape(map::FLOWS, MapType::LruHash, size_of::<Flow>(), size_of::<FlowState>(), FLOW_CAPACITY),
-        shape(map::CELLS, MapType::Array, 4, 8, CELLS),
+        shape(map::CELLS, MapType::Array, 4, CELLS as usize * size_of::<Cell>(), 1),
         shape(map::IDLE, MapType::Array, 4, 8, CELLS),
         shape(map::EVENTS, MapType::RingBuf, 0, 0, EVENT_BYTES),
     ];

@@ -438,6 +438,15 @@ impl<'a> Draft<'a> {
         let gone: Vec<SessionEdit> = names.map(|sid| SessionEdit { day, sid: sid.clone() }).collect();
         let come: Vec<SessionEdit> =
             wanted.iter().map(|sid| SessionEdit { day, sid: (*sid).into() }).collect();
+        let new = come.iter().filter(|edit| self.sessions.newest(&edit.sid).is_none()).count();
+        let capacity = self.texts.blacklist_capacity;
+        // Which of them leave for good is only looked up where it matters.
+        if new > 0
+            && self.sessions.len() + new > capacity
+            && self.sessions.len() + new > capacity + self.leaving(origin, day, &gone)?
+        {
+            return Err(full_of_sessions(capacity));
+        }
         let removed = self.remove(origin, &gone)?;
         let added = self.add(origin, &come)?;
         if !added.refused.is_empty() {
@@ -445,6 +454,23 @@ impl<'a> Draft<'a> {
             return Err(full_of_sessions(self.texts.blacklist_capacity));
         }
         Ok(Counts { removed: removed.removed, ..added })
+    }
+
+    /// How many sessions will stand in no list at all once they have left one.
+    fn leaving(&self, origin: Origin, day: Day, gone: &[SessionEdit]) -> Result<usize, ChangeError> {
+        let days = self.days();
+        let mut leaving = 0;
+        for SessionEdit { sid, .. } in gone {
+            let mut stays = false;
+            for &other in &days {
+                let in_file = is_in_file(&self.texts, other, sid);
+                let flags = self.writing()?.session(other, sid)?;
+                let flags = if other == day { flags.removed(origin, in_file) } else { flags };
+                stays |= flags.is_listed(in_file);
+            }
+            leaving += usize::from(!stays);
+        }
+        Ok(leaving)
     }
 
     fn drop_days(&mut self, origin: Origin) -> Result<Counts, ChangeError> {

@@ -328,9 +328,11 @@ fn versions_within_a_group() {
     let outcomes = agent.together(vec![config(&text(5), Some(version)), config(&text(6), Some(version))]);
     assert!(matches!(outcomes[..], [Ok(_), Err(ChangeError::Version { .. })]), "{outcomes:?}");
     let version = agent.live.current().revision;
+    // A session is no configuration.
     let outcomes =
         agent.together(vec![edits(Origin::Pushed, 0, &["a"], false), config(&text(7), Some(version))]);
-    assert!(matches!(outcomes[..], [Ok(_), Err(ChangeError::Version { .. })]), "{outcomes:?}");
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert!(agent.change(config(&text(8), Some(version))).is_err());
     let version = agent.live.current().revision;
     // What changes nothing makes no other version.
     let outcomes =
@@ -497,12 +499,14 @@ impl Model {
                 let below = in_file || origins.keys().any(|other| other < origin);
                 match remove {
                     false => drop(origins.insert(*origin, true)),
+                    // The fleet only takes back its own word.
+                    true if *origin == Origin::Fleet => drop(origins.remove(origin)),
                     true if !there => {}
                     true if below => drop(origins.insert(*origin, false)),
                     true => drop(origins.remove(origin)),
                 }
                 let outcome = agent.change(secret(*origin, *slot, (!remove).then_some(7), None));
-                assert_eq!(outcome.is_ok(), there || !remove, "{outcome:?}");
+                assert_eq!(outcome.is_ok(), there || !remove || *origin == Origin::Fleet, "{outcome:?}");
                 Ok(Done::Counts(Counts::default()))
             }
             Act::FileSession(back, sid) => self.file(agent, |file| toggle(&mut file.sessions, (*back, *sid))),

@@ -2,8 +2,8 @@
 
 use bytemuck::allocation::zeroed_box;
 use ebpf_abi::{
-    Address, BLOCK_BITS, Service, SessionKey, Tables, V4_CHUNKS, V6_CHUNKS, country_number, listed_bit,
-    session_key, set_bit,
+    Address, BLOCK_BITS, BLOCKS, Service, SessionKey, Tables, V4_CHUNKS, V6_CHUNKS, country_number,
+    listed_bit, session_key, set_bit, set_verdict, verdict,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -149,7 +149,7 @@ pub(crate) fn tables(networks: &[Network], full: bool) -> Box<Tables> {
     }
     tables.v4_chunks[V4_CHUNKS - 2] = place(networks.len());
     // Some parts of IPv6 with many ranges, as where providers have theirs, and all others with one.
-    let (mut count, each) = (0, if full { 4096 } else { 4 });
+    let (mut count, each) = (0, if full { 4096 } else { 64 });
     for chunk in 0..V6_CHUNKS - 2 {
         tables.v6_chunks[chunk] = place(count);
         let ranges = if chunk & 0xfff0 == 0x2a00 { each } else { 1 };
@@ -178,12 +178,21 @@ pub(crate) fn tables(networks: &[Network], full: bool) -> Box<Tables> {
     for number in refused.iter().map(|&code| country_number(code)) {
         tables.policies[0][usize::from(number / 64)] &= !(1 << (number % 64));
     }
-    tables.passing_v4[0].fill(u64::MAX);
-    for network in networks.iter().filter(|network| refused.contains(&network.country)) {
+    // Per block which of both there are.
+    let mut seen = vec![[false; 2]; BLOCKS];
+    for network in networks {
         let last = network.first | u32::MAX.checked_shr(network.bits.into()).unwrap_or(0);
         for block in network.first >> (32 - BLOCK_BITS)..=last >> (32 - BLOCK_BITS) {
-            tables.passing_v4[0][block as usize / 64] &= !(1 << (block % 64));
+            seen[block as usize][usize::from(refused.contains(&network.country))] = true;
         }
+    }
+    for (block, seen) in (0..).zip(seen) {
+        let verdict = match seen {
+            [true, false] => verdict::PASSES,
+            [false, true] => verdict::REFUSED,
+            _ => verdict::OPEN,
+        };
+        set_verdict(&mut tables.verdicts_v4[0], block, verdict);
     }
     set_bit(&mut tables.session_ports, INSPECTED);
     tables
@@ -193,7 +202,13 @@ pub(crate) fn tables(networks: &[Network], full: bool) -> Box<Tables> {
 pub(crate) fn list(tables: &mut Tables, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
-            set_bit(&mut tables.listed_v4, ip.to_bits() >> (32 - BLOCK_BITS));
+            let block = ip.to_bits() >> (32 - BLOCK_BITS);
+            set_bit(&mut tables.listed_v4, block);
+            for verdicts in &mut tables.verdicts_v4 {
+                let (word, at) = (&mut verdicts[block as usize / 32], block % 32 * 2);
+                let listed = if *word >> at & 1 == 0 { verdict::OPEN } else { verdict::LISTED };
+                *word = *word & !(3 << at) | u64::from(listed) << at;
+            }
         }
         IpAddr::V6(ip) => {
             let [a, b, c, ..] = ip.segments();

@@ -55,6 +55,55 @@ impl Flow {
     }
 }
 
+/// Up to when a flow of a cell may be known, in ticks of 2^30 nanoseconds, of which it has the lowest 16 bits; zero: none
+/// is. All cells are 128 KiB, which a processor keeps near. After some 19 hours an old one looks like a new one for a
+/// while, which costs a look-up and means nothing.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Cell(pub u16);
+
+impl Cell {
+    /// How many ticks ahead a cell may be.
+    const AHEAD: u16 = 256;
+
+    /// How far ahead of now an instant may be, in nanoseconds.
+    pub const LONGEST: u64 = (Self::AHEAD as u64 - 2) << 30;
+
+    /// A cell up to an instant of `CLOCK_MONOTONIC`, at most [`Cell::LONGEST`] from now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn until(nanoseconds: u64) -> Self {
+        let tick = Self::tick(nanoseconds).wrapping_add(1);
+        Self(if tick == 0 { 1 } else { tick })
+    }
+
+    /// Whether the cell is ahead of an instant.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_ahead(self, now: u64) -> bool {
+        self.0 != 0 && self.left(now) < Self::AHEAD
+    }
+
+    /// The later of two cells, the second of which is ahead of now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn or_later(self, other: Self, now: u64) -> Self {
+        if self.is_ahead(now) && self.left(now) > other.left(now) { self } else { other }
+    }
+
+    #[inline(always)]
+    const fn left(self, now: u64) -> u16 {
+        self.0.wrapping_sub(Self::tick(now))
+    }
+
+    #[inline(always)]
+    const fn tick(nanoseconds: u64) -> u16 {
+        let [low, high, ..] = (nanoseconds >> 30).to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+}
+
 /// The lower half of a number, then the upper one.
 #[inline(always)]
 const fn halves(number: u64) -> [u32; 2] {
@@ -111,5 +160,37 @@ impl Idle {
         let counts = received.wrapping_mul(0x9fb2_1c65_1e98_df25) ^ acknowledged.rotate_left(32);
         let counts = counts.wrapping_mul(0xff51_afd7_ed55_8ccd);
         Self((hash & 0xffff_ffff_0000_0000) | (counts >> 32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From any instant on, also where ticks begin again, a cell holds as long as it has to, and not much longer.
+    #[test]
+    fn cells_hold_as_long_as_they_say() {
+        const TICK: u64 = 1 << 30;
+        for start in [0, 1, 65_000, 65_270, 65_535, 65_536, 131_000] {
+            for now in [start * TICK, start * TICK + 1, start * TICK + TICK - 1] {
+                for lasting in [0, 1, TICK, 60_000_000_000, 120_000_000_000, Cell::LONGEST] {
+                    let until = now + lasting;
+                    let cell = Cell::until(until);
+                    for at in [now, now + lasting / 2, until] {
+                        assert!(cell.is_ahead(at), "{start} {now} {lasting} {at}");
+                        assert!(!Cell(0).is_ahead(at));
+                    }
+                    assert!(!cell.is_ahead(until + 3 * TICK));
+                    for other in [0, lasting / 2, Cell::LONGEST].map(|lasting| Cell::until(now + lasting)) {
+                        for later in [cell.or_later(other, now), other.or_later(cell, now)] {
+                            assert!(later == cell || later == other);
+                            assert!(later.left(now) >= cell.left(now) && later.left(now) >= other.left(now));
+                        }
+                    }
+                    assert_eq!(Cell(0).or_later(cell, now), cell);
+                    assert_eq!(Cell(cell.0.wrapping_sub(1000)).or_later(cell, now), cell);
+                }
+            }
+        }
     }
 }

@@ -17,12 +17,12 @@ mod flow;
 mod outcome;
 mod tables;
 
-pub use flow::{Flow, FlowState, Idle, stage};
+pub use flow::{Cell, Flow, FlowState, Idle, stage};
 pub use outcome::{Event, Outcome};
 pub use tables::{
-    BLOCK_BITS, BLOCKS, Blocks, COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, PASSING_POLICIES, POLICIES, Policy,
-    REPLY_CAPACITY, Reply, SERVICES, Service, Tables, V4_CHUNKS, V4_RANGES, V6_CHUNKS, V6_RANGES,
-    country_number, listed_bit, set_bit,
+    BLOCK_BITS, BLOCK_POLICIES, BLOCKS, Blocks, COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, POLICIES, Policy,
+    REPLY_CAPACITY, Reply, SERVICES, Service, Tables, V4_CHUNKS, V4_RANGES, V6_CHUNKS, V6_RANGES, Verdicts,
+    country_number, listed_bit, set_bit, set_verdict, verdict,
 };
 
 use core::mem::{align_of, offset_of, size_of};
@@ -52,8 +52,8 @@ pub mod map {
     /// What is known of refused connections: [`crate::Flow`] to [`crate::FlowState`]. The least recently used one makes
     /// way.
     pub const FLOWS: &str = "FLOWS";
-    /// For each [`crate::Flow::cell`] the instant up to which a flow of that cell may be in [`FLOWS`], in nanoseconds of
-    /// `CLOCK_MONOTONIC`.
+    /// One array of a [`crate::Cell`] for each [`crate::Flow::cell`]: up to when a flow of that cell may be in [`FLOWS`];
+    /// mapped into the agent's memory.
     pub const CELLS: &str = "CELLS";
     /// For each [`crate::Flow::cell`] a [`crate::Idle`] word; mapped into the agent's memory.
     pub const IDLE: &str = "IDLE";

@@ -9,8 +9,23 @@ pub const SERVICES: usize = 64;
 /// Sets of countries, one for each service.
 pub const POLICIES: usize = 64;
 
-/// Policies, the first ones, that have [`Tables::passing_v4`].
-pub const PASSING_POLICIES: usize = 16;
+/// Policies, the first ones, that have [`Tables::verdicts_v4`].
+pub const BLOCK_POLICIES: usize = 16;
+
+/// Two bits for each block of IPv4 addresses: one of [`verdict`].
+pub type Verdicts = [u64; BLOCKS / 32];
+
+/// What is known of all addresses of a block under one policy.
+pub mod verdict {
+    /// Nothing: lists and countries are looked up.
+    pub const OPEN: u32 = 0;
+    /// All pass, and no list has an entry there.
+    pub const PASSES: u32 = 1;
+    /// None passes, and no list has an entry there.
+    pub const REFUSED: u32 = 2;
+    /// All pass, unless a list says otherwise.
+    pub const LISTED: u32 = 3;
+}
 
 /// A bit for each block of addresses: those of IPv4 with the same first 20 bits, or those of IPv6 with the same
 /// [`listed_bit`].
@@ -101,9 +116,8 @@ pub struct Tables {
     pub listed_v4: Blocks,
     /// Likewise of IPv6.
     pub listed_v6: Blocks,
-    /// For each of the first policies the blocks of IPv4 addresses all of which pass. What is not in one of them has its
-    /// country looked up.
-    pub passing_v4: [Blocks; PASSING_POLICIES],
+    /// For each of the first policies what is known of each block: lists and countries in one read.
+    pub verdicts_v4: [Verdicts; BLOCK_POLICIES],
     /// A bit for each TCP port whose requests are searched for sessions.
     pub session_ports: [u64; 1024],
     /// Pairs of destination network and port; the first that fits decides.
@@ -130,8 +144,8 @@ const _: () = {
     assert!(offset_of!(Service, policy) == 34 && offset_of!(Service, family) == 36);
     assert!(size_of::<Reply>() == 8 + REPLY_CAPACITY && REPLY_CAPACITY.is_multiple_of(8));
     assert!(align_of::<Tables>() == 8);
-    assert!(size_of::<Blocks>() == 131_072 && offset_of!(Tables, passing_v4) == 2 * 131_072);
-    assert!(offset_of!(Tables, session_ports) == (2 + PASSING_POLICIES) * 131_072);
+    assert!(size_of::<Blocks>() == 131_072 && offset_of!(Tables, verdicts_v4) == 2 * 131_072);
+    assert!(offset_of!(Tables, session_ports) == (2 + 2 * BLOCK_POLICIES) * 131_072);
     assert!(offset_of!(Tables, services) == offset_of!(Tables, session_ports) + 8192);
     assert!(offset_of!(Tables, service_count) == offset_of!(Tables, services) + SERVICES * 40);
     assert!(offset_of!(Tables, policies) == offset_of!(Tables, service_count) + 8);
@@ -156,5 +170,12 @@ pub fn set_bit<const WORDS: usize>(bits: &mut [u64; WORDS], bit: impl Into<u32>)
     let bit = bit.into();
     if let Some(word) = bits.get_mut(bit as usize / 64) {
         *word |= 1 << (bit % 64);
+    }
+}
+
+/// Sets what is known of a block of which nothing was known.
+pub fn set_verdict(verdicts: &mut Verdicts, block: u32, verdict: u32) {
+    if let Some(word) = verdicts.get_mut(block as usize / 32) {
+        *word |= u64::from(verdict & 3) << (block % 32 * 2);
     }
 }

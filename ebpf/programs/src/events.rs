@@ -30,15 +30,29 @@ const PAUSE: u64 = 10_000_000;
 /// Tells of a packet, unless one like it was told of just now.
 #[inline(never)]
 pub fn tell(outcome: Outcome, flow: &Flow, country: u16, session: &SessionKey) {
-    let Some(told) = TOLD.get_ptr_mut(outcome as u32) else { return };
+    if is_due(outcome) {
+        write(outcome, flow, country, session);
+    }
+}
+
+/// Counts a packet, and says whether it is to be told of by [`write()`].
+#[inline(never)]
+pub fn is_due(outcome: Outcome) -> bool {
+    let Some(told) = TOLD.get_ptr_mut(outcome as u32) else { return false };
     // SAFETY: this processor's own, and the program is not interrupted by itself.
     let told = unsafe { &mut *told };
     told.packets += 1;
     // SAFETY: a call without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if now.wrapping_sub(told.at) < PAUSE {
-        return;
-    }
+    now.wrapping_sub(told.at) >= PAUSE
+}
+
+/// Tells of a packet.
+#[inline(never)]
+pub fn write(outcome: Outcome, flow: &Flow, country: u16, session: &SessionKey) {
+    let Some(told) = TOLD.get_ptr_mut(outcome as u32) else { return };
+    // SAFETY: as above.
+    let told = unsafe { &mut *told };
     let Some(mut entry) = EVENTS.reserve(0) else { return };
     entry.write(Event {
         source: flow.source,
@@ -53,6 +67,7 @@ pub fn tell(outcome: Outcome, flow: &Flow, country: u16, session: &SessionKey) {
         reserved: [0; 5],
     });
     entry.submit(0);
-    told.at = now;
+    // SAFETY: a call without arguments.
+    told.at = unsafe { bpf_ktime_get_ns() };
     told.packets = 0;
 }

@@ -1,7 +1,7 @@
 //! Connections that were refused: by this program, which then has to bring them to an end, or by the agent.
 
 use crate::segment::{ACK, FIN, RST, SYN};
-use crate::socket;
+use crate::socket::{self, MMAPABLE};
 use crate::work::{Plan, Work};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::{
@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
     programs::XdpContext,
 };
-use ebpf_abi::{CELLS as CELL_COUNT, FLOW_CAPACITY, Flow, FlowState, Outcome, stage};
+use ebpf_abi::{CELLS as CELL_COUNT, Cell, FLOW_CAPACITY, Flow, FlowState, Outcome, stage};
 
 /// See [`ebpf_abi::map::FLOWS`].
 #[btf_map]
@@ -17,19 +17,27 @@ static FLOWS: LruHashMap<Flow, FlowState, { FLOW_CAPACITY as usize }> = LruHashM
 
 /// See [`ebpf_abi::map::CELLS`].
 #[btf_map]
-static CELLS: Array<u64, { CELL_COUNT as usize }> = Array::new();
+static CELLS: Array<[Cell; CELL_COUNT as usize], 1, MMAPABLE> = Array::new();
 
 /// How long a connection that was answered is remembered: longer than a client tries.
 const REMEMBERED: u64 = 60_000_000_000;
 
-/// Whether there may be anything to know of a flow. Of most there is not, and one word says so.
+/// Whether there may be anything to know of a flow. Of most there is not, and its cell says so.
 #[inline(always)]
 pub fn may_be_known(flow: &Flow) -> bool {
-    let Some(cell) = CELLS.get_ptr(Flow::cell(flow.hash())) else { return false };
+    let Some(cell) = cell(flow) else { return false };
     // SAFETY: aligned and never freed; written at any time.
     let until = unsafe { cell.read_volatile() };
     // SAFETY: a call without arguments.
-    until != 0 && until > unsafe { bpf_ktime_get_ns() }
+    until.0 != 0 && until.is_ahead(unsafe { bpf_ktime_get_ns() })
+}
+
+/// The cell of a flow.
+#[inline(always)]
+fn cell(flow: &Flow) -> Option<*mut Cell> {
+    let cells = CELLS.get_ptr_mut(0)?.cast::<Cell>();
+    // SAFETY: the index is below the length.
+    Some(unsafe { cells.add(Flow::cell(flow.hash()) as usize) })
 }
 
 /// What is known of a flow.
@@ -48,7 +56,8 @@ pub fn find(flow: &Flow) -> Option<*mut FlowState> {
 #[inline(always)]
 pub fn remember(work: &Work) -> bool {
     // SAFETY: a call without arguments.
-    let until = unsafe { bpf_ktime_get_ns() } + REMEMBERED;
+    let now = unsafe { bpf_ktime_get_ns() };
+    let until = now + REMEMBERED;
     let state = FlowState {
         until,
         stage: stage::SERVER_WAITS,
@@ -59,13 +68,9 @@ pub fn remember(work: &Work) -> bool {
     if FLOWS.insert(&work.packet.flow, &state, 0).is_err() {
         return false;
     }
-    let Some(cell) = CELLS.get_ptr_mut(Flow::cell(work.packet.flow.hash())) else { return false };
+    let Some(cell) = cell(&work.packet.flow) else { return false };
     // SAFETY: aligned and never freed. Two that write at once write nearly the same.
-    unsafe {
-        if cell.read_volatile() < until {
-            cell.write_volatile(until);
-        }
-    }
+    unsafe { cell.write_volatile(cell.read_volatile().or_later(Cell::until(until), now)) };
     true
 }
 

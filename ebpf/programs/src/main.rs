@@ -31,7 +31,7 @@ mod work;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use config::Config;
 use core::ptr::addr_of;
-use ebpf_abi::{FlowState, LIST_ALLOW, LIST_DENY, LIST_TRUSTED, Outcome, Tables};
+use ebpf_abi::{FlowState, LIST_ALLOW, LIST_DENY, LIST_TRUSTED, Outcome, Tables, verdict};
 use packet::{Packet, Transport};
 use segment::{ACK, FIN, Frame, PSH, RST};
 use session::Finding;
@@ -82,18 +82,31 @@ enum Decided {
 fn by_packet(config: Config, work: &mut Work) -> Decided {
     let Some(tables) = config.tables() else { return Decided::As(Outcome::Pass) };
     let packet = &work.packet;
-    let flags = lists::look_up(&config, tables, packet);
-    if flags & LIST_TRUSTED != 0 {
-        return Decided::As(Outcome::PassTrusted);
-    }
+    let policy = if config.services() { services::policy_in_force(&config, tables, packet) } else { None };
+    let known = policy.map_or(verdict::OPEN, |policy| services::verdict_of_block(tables, policy, packet));
     let mut passed = Outcome::Pass;
-    if flags & LIST_ALLOW != 0 {
-        passed = Outcome::PassAllowed;
-    } else {
-        let (outcome, country) = by_source(config, tables, packet, flags);
-        if !matches!(outcome, Outcome::Pass) {
-            events::tell(outcome, &packet.flow, country, &events::NO_SESSION);
-            return Decided::As(outcome);
+    if known == verdict::REFUSED {
+        let outcome = country_denied(config);
+        // Only those who are told ask which country it is.
+        if events::is_due(outcome) {
+            events::write(outcome, &packet.flow, services::country(tables, packet), &events::NO_SESSION);
+        }
+        return Decided::As(outcome);
+    }
+    if known != verdict::PASSES {
+        let flags = lists::look_up(&config, tables, packet);
+        if flags & LIST_TRUSTED != 0 {
+            return Decided::As(Outcome::PassTrusted);
+        }
+        if flags & LIST_ALLOW != 0 {
+            passed = Outcome::PassAllowed;
+        } else {
+            let policy = if known == verdict::LISTED { None } else { policy };
+            let (outcome, country) = by_source(config, tables, packet, flags, policy);
+            if !matches!(outcome, Outcome::Pass) {
+                events::tell(outcome, &packet.flow, country, &events::NO_SESSION);
+                return Decided::As(outcome);
+            }
         }
     }
     match packet.transport {
@@ -107,19 +120,27 @@ fn by_packet(config: Config, work: &mut Work) -> Decided {
 
 /// Deny list, then countries. The country comes along where it is the reason.
 #[inline(always)]
-fn by_source(config: Config, tables: *const Tables, packet: &Packet, flags: u32) -> (Outcome, u16) {
+fn by_source(
+    config: Config,
+    tables: *const Tables,
+    packet: &Packet,
+    flags: u32,
+    policy: Option<u16>,
+) -> (Outcome, u16) {
     if flags & LIST_DENY != 0 {
         let outcome = if config.monitor() { Outcome::MonitorIpDenied } else { Outcome::DropIpDenied };
         return (outcome, 0);
     }
-    if config.services()
-        && let Some(country) = services::refused_country(&config, tables, packet)
-    {
-        let outcome =
-            if config.monitor() { Outcome::MonitorCountryDenied } else { Outcome::DropCountryDenied };
-        return (outcome, country);
+    match policy.and_then(|policy| services::refused_country(tables, policy, packet)) {
+        Some(country) => (country_denied(config), country),
+        None => (Outcome::Pass, 0),
     }
-    (Outcome::Pass, 0)
+}
+
+/// The outcome where a country is not admitted.
+#[inline(always)]
+const fn country_denied(config: Config) -> Outcome {
+    if config.monitor() { Outcome::MonitorCountryDenied } else { Outcome::DropCountryDenied }
 }
 
 /// Notes what decides further, if anything more than the source is to decide.

@@ -1,28 +1,28 @@
 //! Countries by service: which country an address is in, and whether the destination admits it.
 
 use crate::config::Config;
-use crate::lists::{bit, block_v4};
+use crate::lists::block_v4;
 use crate::memory::above;
 use crate::packet::{Packet, Transport};
 use core::ptr::addr_of;
-use ebpf_abi::{Address, Blocks, PASSING_POLICIES, SERVICES, Service, Tables, V4_RANGES, V6_RANGES};
+use ebpf_abi::{Address, BLOCK_POLICIES, SERVICES, Service, Tables, V4_RANGES, V6_RANGES, Verdicts, verdict};
 
 /// Steps of a search through the ranges of one chunk: 65,536 of them for IPv4, any number for IPv6.
 const V4_STEPS: usize = 17;
 /// See [`V4_STEPS`].
 const V6_STEPS: usize = 21;
 
-/// The country of the source, if the service that the packet goes to does not admit it.
+/// The policy that applies to a packet.
 #[inline(always)]
-pub fn refused_country(config: &Config, tables: *const Tables, packet: &Packet) -> Option<u16> {
+pub fn policy_in_force(config: &Config, tables: *const Tables, packet: &Packet) -> Option<u16> {
     let policy = policy(tables, packet)?;
-    if !config.is_active(policy) {
-        return None;
-    }
-    if packet.v4 != 0 && passes_as_block(tables, policy, packet) {
-        return None;
-    }
-    let country = if packet.v4 != 0 { country_v4(tables, packet) } else { country_v6(tables, packet) };
+    if config.is_active(policy) { Some(policy) } else { None }
+}
+
+/// The country of the source, if a policy does not admit it.
+#[inline(always)]
+pub fn refused_country(tables: *const Tables, policy: u16, packet: &Packet) -> Option<u16> {
+    let country = country(tables, packet);
     // SAFETY: both indices are below the lengths; the tables are never freed.
     let admitted = unsafe {
         let bits = addr_of!((*tables).policies).cast::<u64>().add((policy as usize & 63) * 16);
@@ -31,18 +31,28 @@ pub fn refused_country(config: &Config, tables: *const Tables, packet: &Packet) 
     if admitted >> (country & 63) & 1 != 0 { None } else { Some(country) }
 }
 
-/// Whether all addresses around the source pass. Most do under most policies, and one bit says so: of a table that the
-/// processor keeps near, where the countries of the world do not stay.
+/// What is known of the addresses around the source under a policy: one of [`verdict`]. Of most of them lists say nothing,
+/// and all pass or none does; two bits say so, of a table that the processor keeps near, where the countries of the world
+/// do not stay.
 #[inline(always)]
-fn passes_as_block(tables: *const Tables, policy: u16, packet: &Packet) -> bool {
+pub fn verdict_of_block(tables: *const Tables, policy: u16, packet: &Packet) -> u32 {
     let policy = policy as usize;
-    if policy >= PASSING_POLICIES {
-        return false;
+    if packet.v4 == 0 || policy >= BLOCK_POLICIES {
+        return verdict::OPEN;
     }
-    // SAFETY: the index is below the length.
-    let blocks =
-        unsafe { addr_of!((*tables).passing_v4).cast::<Blocks>().add(policy & (PASSING_POLICIES - 1)) };
-    bit(blocks, block_v4(packet))
+    let block = block_v4(packet);
+    // SAFETY: both indices are below the lengths; the tables are never freed.
+    let word = unsafe {
+        let verdicts = addr_of!((*tables).verdicts_v4).cast::<Verdicts>().add(policy & (BLOCK_POLICIES - 1));
+        verdicts.cast::<u64>().add((block >> 5) as usize).read_volatile()
+    };
+    (word >> ((block & 31) * 2)) as u32 & 3
+}
+
+/// The country of the source.
+#[inline(never)]
+pub fn country(tables: *const Tables, packet: &Packet) -> u16 {
+    if packet.v4 != 0 { country_v4(tables, packet) } else { country_v6(tables, packet) }
 }
 
 /// The policy of the first service that the packet goes to.

@@ -14,7 +14,7 @@ use core::mem::zeroed;
 use ebpf_abi::{CELLS, Flow, Idle};
 
 /// The agent maps it into its memory.
-const MMAPABLE: usize = 1 << 10;
+pub const MMAPABLE: usize = 1 << 10;
 
 /// See [`ebpf_abi::map::IDLE`].
 #[btf_map]

@@ -2,7 +2,7 @@
 
 use super::requests::{OTHER, SID, of_session};
 use super::*;
-use ebpf_abi::{FLAG_RESET, FLAG_RESPOND, FLAG_SESSIONS, FlowState, Idle, set_bit, stage};
+use ebpf_abi::{Cell, FLAG_RESET, FLAG_RESPOND, FLAG_SESSIONS, FlowState, Idle, set_bit, stage};
 use rustix::time::{ClockId, clock_gettime};
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -70,7 +70,7 @@ fn assert_remembered(kernel: &Kernel, request: &Segment, since: u64, stage: u32)
     assert!((since + REMEMBERED..=monotonic() + REMEMBERED).contains(&until), "{until}");
     let (request, reply) = (request.sequence, request.acknowledged);
     assert_eq!(state, FlowState { until, stage, request, reply, reserved: 0 });
-    assert_eq!(kernel.cell(&flow), until);
+    assert_eq!(kernel.cell(&flow), Cell::until(until));
 }
 
 /// A frame, and the same one with padding behind its packet.
@@ -110,7 +110,7 @@ fn a_first_request_is_answered() {
         kernel.set_cell(&connection.next.flow(), 0);
         let good = connection.request(&of_session("GET", OTHER));
         assert_outcome(&kernel, &good.frame(), Outcome::PassInspected);
-        assert_eq!(kernel.cell(&good.flow()), 0);
+        assert_eq!(kernel.cell(&good.flow()), Cell(0));
     }
 }
 
@@ -236,7 +236,7 @@ fn what_the_socket_does_not_wait_for() {
             }
             assert_outcome(&kernel, &options, Outcome::PassBusy);
             assert_eq!(kernel.flow(&request.flow()), None);
-            assert_eq!(kernel.cell(&request.flow()), 0);
+            assert_eq!(kernel.cell(&request.flow()), Cell(0));
             kernel.configure(0, FLAG_SESSIONS | FLAG_MONITOR | action);
             assert_outcome(&kernel, &request.frame(), Outcome::MonitorSession);
             assert_eq!(kernel.flow(&request.flow()), None);

@@ -83,7 +83,7 @@ fn maps_are_as_the_abi_says() {
     assert_map(map::TABLES, MapType::Array, 4, size_of::<Tables>(), 2, 0);
     assert_map(map::SESSIONS, MapType::Hash, 16, 8, SESSION_CAPACITY, NO_PREALLOC);
     assert_map(map::FLOWS, MapType::LruHash, size_of::<Flow>(), size_of::<FlowState>(), FLOW_CAPACITY, 0);
-    assert_map(map::CELLS, MapType::Array, 4, 8, CELLS, 0);
+    assert_map(map::CELLS, MapType::Array, 4, 2 * CELLS as usize, 1, MMAPABLE);
     assert_map(map::IDLE, MapType::Array, 4, 8, CELLS, MMAPABLE);
     assert_map(map::EVENTS, MapType::RingBuf, 0, 0, EVENT_BYTES, 0);
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use ebpf_abi::{
-    COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, Event, FLAG_SERVICES, PASSING_POLICIES, POLICIES, SERVICES,
-    country_number, set_bit,
+    BLOCK_POLICIES, COUNTRY_UNDETERMINED, COUNTRY_UNKNOWN, Event, FLAG_SERVICES, POLICIES, SERVICES,
+    country_number, set_verdict, verdict,
 };
 use std::net::SocketAddr;
 use tests::frames::{SYN, Segment};
@@ -76,12 +76,12 @@ fn of_protocol(mut frame: Vec<u8>, protocol: u8) -> Vec<u8> {
     frame
 }
 
-/// Where a block of addresses passes as a whole, no country is looked up; by policy, up to the last one that has blocks.
+/// Where all addresses of a block are judged alike, no country is looked up; by policy, up to the last one that has blocks.
 #[test]
-fn a_block_that_passes_needs_no_country() {
+fn a_block_of_one_verdict_needs_no_country() {
     let Some(mut kernel) = countries() else { return };
     let block = |source: &str| u32::from(source.parse::<std::net::Ipv4Addr>().expect("an address")) >> 12;
-    let of = [0, 1, PASSING_POLICIES - 1, PASSING_POLICIES, POLICIES - 1];
+    let of = [0, 1, BLOCK_POLICIES - 1, BLOCK_POLICIES, POLICIES - 1];
     for (port, policy) in (1..).zip(of) {
         serve(kernel.tables(0), "10.0.0.0/8", port, u16::try_from(policy).expect("a few"));
         admit(kernel.tables(0), policy, FR, true);
@@ -95,21 +95,64 @@ fn a_block_that_passes_needs_no_country() {
     kernel.configure(0, FLAG_SERVICES);
     assert_passes(&kernel, FRENCH[0], &of);
     assert_passes(&kernel, GERMAN[0], &[]);
-    for policy in [0, 1, PASSING_POLICIES - 1] {
-        set_bit(&mut kernel.tables(0).passing_v4[policy], block(GERMAN[0]));
-        kernel.configure(0, FLAG_SERVICES);
-        assert_passes(&kernel, GERMAN[0], &[policy]);
-        // To the bounds of the block, and no further.
-        for (source, passing) in [
-            ("198.51.96.0", &[policy][..]),
-            ("198.51.111.255", &[policy]),
-            ("198.51.95.255", &[]),
-            ("198.51.112.0", &[]),
-        ] {
-            assert_passes(&kernel, source, passing);
+    for policy in [0, 1, BLOCK_POLICIES - 1] {
+        for verdict in [verdict::PASSES, verdict::LISTED] {
+            set_verdict(&mut kernel.tables(0).verdicts_v4[policy], block(GERMAN[0]), verdict);
+            kernel.configure(0, FLAG_SERVICES);
+            assert_passes(&kernel, GERMAN[0], &[policy]);
+            // To the bounds of the block, and no further.
+            for (source, passing) in [
+                ("198.51.96.0", &[policy][..]),
+                ("198.51.111.255", &[policy]),
+                ("198.51.95.255", &[]),
+                ("198.51.112.0", &[]),
+            ] {
+                assert_passes(&kernel, source, passing);
+            }
+            assert_passes(&kernel, FRENCH[0], &of);
+            kernel.tables(0).verdicts_v4[policy].fill(0);
         }
+        set_verdict(&mut kernel.tables(0).verdicts_v4[policy], block(FRENCH[0]), verdict::REFUSED);
+        kernel.configure(0, FLAG_SERVICES);
+        let others: Vec<usize> = of.into_iter().filter(|&other| other != policy).collect();
+        assert_passes(&kernel, FRENCH[0], &others);
+        assert_passes(&kernel, "192.0.2.255", &others);
+        assert_passes(&kernel, "192.0.16.0", &[]);
+        // It counts while the policy applies, and of IPv4 only.
+        kernel.configure_with(Config { flags: FLAG_SERVICES, active: [0; 2], ..Kernel::config() });
         assert_passes(&kernel, FRENCH[0], &of);
-        kernel.tables(0).passing_v4[policy].fill(0);
+        kernel.configure(0, FLAG_SERVICES | FLAG_MONITOR);
+        let port =
+            u16::try_from(of.iter().position(|&other| other == policy).expect("its place")).expect("few");
+        assert_outcome(&kernel, &syn(FRENCH[0], HERE[0], port + 1), Outcome::MonitorCountryDenied);
+        kernel.tables(0).verdicts_v4[policy].fill(0);
+    }
+}
+
+/// Lists are asked where the verdict about a block leaves room for them, and nowhere else.
+#[test]
+fn lists_and_blocks() {
+    let Some(mut kernel) = countries() else { return };
+    serve(kernel.tables(0), "0.0.0.0/0", 443, 0);
+    only(&mut kernel, 0, 0, FR);
+    kernel.exact(0, address(FRENCH[0]), LIST_DENY);
+    kernel.exact(0, address(GERMAN[0]), LIST_ALLOW);
+    let block = |source: &str| u32::from(source.parse::<std::net::Ipv4Addr>().expect("an address")) >> 12;
+    for (verdict, french, german) in [
+        (verdict::OPEN, Outcome::DropIpDenied, Outcome::PassAllowed),
+        (verdict::LISTED, Outcome::DropIpDenied, Outcome::PassAllowed),
+        (verdict::PASSES, Outcome::Pass, Outcome::Pass),
+        (verdict::REFUSED, Outcome::DropCountryDenied, Outcome::DropCountryDenied),
+    ] {
+        kernel.tables(0).verdicts_v4[0].fill(0);
+        for (source, outcome) in [(FRENCH[0], french), (GERMAN[0], german)] {
+            set_verdict(&mut kernel.tables(0).verdicts_v4[0], block(source), verdict);
+            kernel.configure(0, FLAG_SERVICES | FLAG_EXACT);
+            assert_outcome(&kernel, &syn(source, HERE[0], 443), outcome);
+            // Where no service is, there is no verdict.
+            let by_list = if source == FRENCH[0] { Outcome::DropIpDenied } else { Outcome::PassAllowed };
+            assert_outcome(&kernel, &syn(source, HERE[0], 80), by_list);
+        }
     }
 }
 
@@ -448,26 +491,29 @@ fn a_chunk_of_single_addresses() {
     }
 }
 
-/// Whoever listens is told of the first packet, with its country.
+/// Whoever listens is told of the first packet, with its country, whether or not that was looked up to judge it.
 #[test]
 fn events_name_the_country() {
-    let Some(mut kernel) = countries() else { return };
-    serve(kernel.tables(0), "0.0.0.0/0", 0, 0);
-    kernel.configure(0, FLAG_SERVICES);
-    assert_eq!(kernel.events(), []);
-    assert_eq!(kernel.run(&syn(GERMAN[0], HERE[0], 443)).verdict, DROP);
-    let told = kernel.events();
-    let expected = Event {
-        source: address(GERMAN[0]),
-        destination: address(HERE[0]),
-        packets: 1,
-        outcome: Outcome::DropCountryDenied as u32,
-        country: DE,
-        source_port: 40_000,
-        destination_port: 443,
-        protocol: 6,
-        ..bytemuck::Zeroable::zeroed()
-    };
-    assert_eq!(told, [expected]);
-    assert_eq!(kernel.events(), []);
+    for known in [verdict::OPEN, verdict::REFUSED] {
+        let Some(mut kernel) = countries() else { return };
+        serve(kernel.tables(0), "0.0.0.0/0", 0, 0);
+        kernel.tables(0).verdicts_v4[0].fill(u64::from(known) * 0x5555_5555_5555_5555);
+        kernel.configure(0, FLAG_SERVICES);
+        assert_eq!(kernel.events(), []);
+        assert_eq!(kernel.run(&syn(GERMAN[0], HERE[0], 443)).verdict, DROP);
+        let told = kernel.events();
+        let expected = Event {
+            source: address(GERMAN[0]),
+            destination: address(HERE[0]),
+            packets: 1,
+            outcome: Outcome::DropCountryDenied as u32,
+            country: DE,
+            source_port: 40_000,
+            destination_port: 443,
+            protocol: 6,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        assert_eq!(told, [expected]);
+        assert_eq!(kernel.events(), []);
+    }
 }
