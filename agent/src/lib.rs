@@ -30,6 +30,7 @@ pub mod geo;
 mod judge;
 pub mod kernel;
 mod logging;
+mod memory;
 mod message;
 pub mod metrics;
 mod proxy_protocol;

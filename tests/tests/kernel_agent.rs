@@ -368,7 +368,7 @@ fn monitor_counts_and_passes() {
     let name = r#"edgegate_kernel_packets_total{reason="ip_denied",verdict="monitor"}"#;
     assert!(metric(&gate, name) >= 8);
     assert_eq!(metric(&gate, r#"edgegate_monitored_total{claim="ip_denied"}"#), 2);
-    assert!(gate.log().contains("listed, let through by monitor mode"), "{}", gate.log());
+    let _said = gate.wait_for_log(0, "listed, let through by monitor mode");
     let log = gate.reload(&Setup::new(&net, &origin).text());
     assert!(log.contains("configuration reloaded"), "{log}");
     assert_eq!(net.meet(net.bad(4), at(&net, 4)), Met::Silence);

@@ -17,6 +17,9 @@ use validator_core::Day;
 /// Sessions that are stored together. A later part waits for the disk while the next one is read.
 const PART: usize = 65_536;
 
+/// Bytes of their names.
+const PART_BYTES: usize = 2 * 1024 * 1024;
+
 /// Stands for the lists of all days.
 const EVERY_DAY: Day = Day::from_number(u32::MAX);
 
@@ -218,6 +221,8 @@ struct Parts<'w> {
     /// Of sessions without a day of their own.
     day: Day,
     edits: Vec<SessionEdit>,
+    /// How long their names are.
+    bytes: usize,
     /// Where in the body each of them stands.
     lines: Vec<u64>,
     summary: Summary,
@@ -227,7 +232,7 @@ struct Parts<'w> {
 impl<'w> Parts<'w> {
     fn new(writer: &'w Writer, remove: bool, day: Day) -> Self {
         let (edits, lines) = (Vec::new(), Vec::new());
-        Self { writer, remove, day, edits, lines, summary: Summary::default(), failed: None }
+        Self { writer, remove, day, edits, bytes: 0, lines, summary: Summary::default(), failed: None }
     }
 
     fn take(&mut self, item: Item<'_>) -> Result<(), Stop> {
@@ -237,6 +242,7 @@ impl<'w> Parts<'w> {
             }
             Item::Session { line, day, sid } => match check_sid(sid) {
                 Ok(()) => {
+                    self.bytes += sid.len();
                     self.edits.push(SessionEdit { day, sid: sid.into() });
                     self.lines.push(line);
                 }
@@ -244,7 +250,7 @@ impl<'w> Parts<'w> {
             },
             Item::Refused { line, value, why } => self.summary.refuse(line, value, &why),
         }
-        if self.edits.len() >= PART { self.hand_in() } else { Ok(()) }
+        if self.edits.len() >= PART || self.bytes >= PART_BYTES { self.hand_in() } else { Ok(()) }
     }
 
     fn hand_in(&mut self) -> Result<(), Stop> {
@@ -253,6 +259,7 @@ impl<'w> Parts<'w> {
         }
         let (edits, lines) = (std::mem::take(&mut self.edits), std::mem::take(&mut self.lines));
         let names = edits.clone();
+        self.bytes = 0;
         // With a default of all days none of them has another.
         let change = if edits.first().is_some_and(|edit| edit.day == EVERY_DAY) {
             let sids = edits.into_iter().map(|edit| edit.sid).collect();

@@ -182,7 +182,7 @@ mod tests {
     fn pinned_maps() -> Option<(Folder, Array<MapData, u64>)> {
         let folder = Folder(format!("/sys/fs/bpf/edgegate-flows-{}", std::process::id()).into());
         let made = || -> Result<Array<MapData, u64>, Box<dyn std::error::Error>> {
-            let idle = Array::<MapData, u64>::create(ebpf_abi::CELLS, MMAPABLE)?;
+            let idle = Array::<MapData, u64>::create(CELLS, MMAPABLE)?;
             let cells = Array::<MapData, [u16; CELLS as usize]>::create(1, MMAPABLE)?;
             let flows = HashMap::<MapData, FlowBytes, StateBytes>::create(ebpf_abi::FLOW_CAPACITY, 0)?;
             std::fs::create_dir(&folder.0)?;

@@ -119,7 +119,7 @@ impl SessionMap {
 /// Where a key is among sorted ones, and its last day. Keys are hashes: one that is a third of the way up in numbers is about
 /// a third of the way up in the list.
 fn find(sorted: &[(SessionKey, u32)], key: SessionKey) -> Option<(usize, u32)> {
-    let guess = u128::from(key.0[0]) * sorted.len() as u128 >> 64;
+    let guess = (u128::from(key.0[0]) * sorted.len() as u128) >> 64;
     let mut low = usize::try_from(guess).unwrap_or(0);
     let mut high = low;
     let mut step = 64;
