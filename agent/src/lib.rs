@@ -4,11 +4,14 @@
 //!            ┌─ server ── wire ── hyper ─┬─ gateway ── judge ──▶ validator_core::decide
 //! sockets ──▶│  accept, PROXY header,    ├─ auth ───── judge         │
 //!            │  limits, drain            └─ admin (metrics)          ▼ allow
-//!            └─ run: start, reload, stop                          upstream (kept connections)
-//!                     │  ├─ fleet: what a NATS bucket has for all hosts, put in force here
-//!                     │  ├─ kernel: XDP program, address lists in its maps
+//!            └─ run: start, stop                                  upstream (kept connections)
+//!                     │  ├─ kernel: XDP program, what it judges by in its maps
 //!                     │  └─ flows: whose session is on which connection, what the kernel is told about it
-//!              snapshot = config + geo databases + counters, replaced as a whole
+//!              snapshot = config + sessions + geo databases + counters, replaced as a whole
+//!                     ▲
+//!              state: store and writer, the only one that replaces it
+//!                     ▲
+//!    operators ─▶ control (HTTP on a unix socket, `ctl` is its client)     fleet ◀─ NATS bucket
 //! ```
 //!
 //! The library exists for the binary `edgegate` and for the project's own tests; it is not a stable interface.
