@@ -106,7 +106,7 @@ pub fn shown(layers: &[Layer<'_>]) -> Result<Vec<Shown>, Problems> {
     Ok(found.into_iter().map(|(_, shown)| shown).collect())
 }
 
-/// The text of a layer, with [`HIDDEN`] in place of its secrets. What is no TOML is hidden as a whole.
+/// The text of a layer, with `(hidden)` in place of its secrets. What is no TOML is hidden as a whole.
 pub fn without_secrets(text: &str) -> String {
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut document = document.into_inner();
