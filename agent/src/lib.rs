@@ -36,6 +36,7 @@ mod logging;
 mod memory;
 mod message;
 pub mod metrics;
+mod private;
 mod proxy_protocol;
 pub mod run;
 mod server;

@@ -4,15 +4,18 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 use tests::binary::{self, Home, Owned, finish};
 use tests::conn::Conn;
 use tests::contract::{
     CLASSES_SECRET, Config, KEY, KID, SEGMENT, claims, get, now, secure_token, strong_token, token, token_of,
 };
+use tests::control::controlled;
 use tests::origin::Origin;
-use tests::require::capability;
+use tests::require::{capability, missing};
 
 fn home() -> Home {
     let home = Home::new();
@@ -279,4 +282,37 @@ fn the_demos_commands_can_be_pasted() {
     let id = i32::try_from(demo.0.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
     assert_eq!(demo.wait().code(), Some(0));
+}
+
+/// Who owns the folder decides where a link in it leads.
+#[test]
+fn a_folder_of_somebody_else_is_refused() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return missing("root", "to give a folder to somebody else");
+    }
+    let home = Home::new();
+    let (folder, precious) = (home.path("demo"), home.path("precious"));
+    home.write("precious", "precious");
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(&precious, folder.join("city.mmdb")).unwrap();
+    std::os::unix::fs::chown(&folder, Some(NOBODY), None).unwrap();
+    let demo = ["demo", "--listen", "127.0.0.1:0", "--once", "--dir", "demo"];
+    let output = home.output(&demo);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("belongs to user 65534"), "{told}");
+
+    home.write(
+        "edgegate.toml",
+        controlled(&home, "gateway = { listen = [\"127.0.0.1:0\"], upstream = \"http://127.0.0.1:1\" }"),
+    );
+    std::os::unix::fs::chown(home.path("demo"), Some(0), None).unwrap();
+    std::fs::create_dir(home.path("state")).unwrap();
+    std::fs::set_permissions(home.path("state"), Permissions::from_mode(0o777)).unwrap();
+    let output = home.output(&["run", "--config", "edgegate.toml"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("state_dir") && told.contains("chmod go-w"), "{told}");
+    assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
 }

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use tests::binary::{Edgegate, Home};
 use tests::contract::Config;
-use tests::control::{Api, controlled, described, reached, session_status};
+use tests::control::{self, Api, controlled, described, reached, session_status};
 use tests::origin::Origin;
 use tests::require::missing;
 
@@ -322,4 +322,20 @@ fn two_agents_and_one_store() {
     let _listed = Api::of(&gate).ask("PUT", "/v1/blacklist/today/a").done();
     assert_eq!(session_status(gate.gateway(), "a"), 403);
     assert!(Path::new(&home.path("state")).join("state.redb").exists());
+}
+
+/// A file that was put back from a backup may have any mode.
+#[test]
+fn a_store_that_others_may_read() {
+    let origin = Origin::start();
+    let (gate, api) = control::run(&Config::new(&origin.url()));
+    let _put = api.ask("PUT", "/v1/blacklist/today/a").done();
+    let sessions = api.get("/v1/blacklist").done().count("sessions");
+    let home = gate.end(Signal::TERM);
+    let store = home.path("state/state.redb");
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o644)).unwrap();
+    let config = fs::read_to_string(home.path("edgegate.toml")).unwrap();
+    let gate = home.run(&config);
+    assert_eq!(fs::metadata(&store).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(Api::of(&gate).get("/v1/blacklist").done().count("sessions"), sessions);
 }

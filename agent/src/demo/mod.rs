@@ -13,13 +13,13 @@ mod origin;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::private;
 use crate::run::{self, Running, StartError};
 use crate::state;
 use anyhow::Context as _;
 use cases::{Minter, SOCKET, VIEWER};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where the gateway listens unless told otherwise.
@@ -125,7 +125,7 @@ fn write_urls(folder: &Path, minter: &Minter, gateway: SocketAddr) -> anyhow::Re
 
 /// Its absolute path: that of the socket in it must not depend on who asks.
 fn make_folder(folder: &Path) -> std::io::Result<PathBuf> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    private::folder(folder)?;
     folder.canonicalize()
 }
 

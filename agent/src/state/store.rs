@@ -14,13 +14,14 @@
 mod fleet;
 
 use super::{Flags, List, Origin};
+use crate::private;
 use redb::{
     Builder, CommitError, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _,
-    ReadableTable as _, StorageError, TableDefinition, TableError, TransactionError, WriteTransaction,
+    ReadableTable, StorageError, TableDefinition, TableError, TransactionError, WriteTransaction,
 };
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -55,7 +56,7 @@ const META_CONFIG: &str = "config";
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Its folder cannot be made or entered.
-    #[error("state_dir {}: {error}; make it a folder that the agent's user may write, or name another in state_dir", folder.display())]
+    #[error("state_dir {}: {error}; make it a folder that the agent's user alone may write, or name another in state_dir", folder.display())]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -130,11 +131,11 @@ impl Store {
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE);
         let inaccessible = |error| StoreError::Folder { folder: folder.to_owned(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(inaccessible)?;
+        private::folder(folder).map_err(inaccessible)?;
         if !path.exists() {
             Self::make(folder, &path)?;
         }
-        match OpenOptions::new().write(true).open(&path).and_then(|file| file.metadata()) {
+        match OpenOptions::new().write(true).open(&path).and_then(|file| hide(&file)) {
             // redb would make a new one of it.
             Ok(file) if file.len() == 0 => {
                 return Err(StoreError::Corrupt { path, detail: "the file is empty".to_owned() });
@@ -336,15 +337,10 @@ impl Read {
     pub(crate) fn sessions(
         &self,
         first: Day,
-        mut each: impl FnMut(Day, &str, Flags),
+        each: &mut dyn FnMut(Day, &str, Flags),
     ) -> Result<(), StoreError> {
         let table = self.transaction.open_table(SESSIONS).map_err(|error| self.failed(error))?;
-        for entry in table.range((first.number(), "")..).map_err(|error| self.failed(error))? {
-            let (key, flags) = entry.map_err(|error| self.failed(error))?;
-            let (day, sid) = key.value();
-            each(Day::from_number(day), sid, Flags(flags.value()));
-        }
-        Ok(())
+        sessions_from(&table, first, each).map_err(|error| self.failed(error))
     }
 
     /// Up to `count` sessions of a day that come after `after`.
@@ -477,6 +473,15 @@ impl Write<'_> {
         })
     }
 
+    /// Calls `each` for the sessions of the days from `first` on, by day and name.
+    pub(crate) fn sessions(
+        &self,
+        first: Day,
+        each: &mut dyn FnMut(Day, &str, Flags),
+    ) -> Result<(), StoreError> {
+        self.with_sessions(|table| sessions_from(table, first, each))
+    }
+
     /// The sessions of a day's list.
     pub(crate) fn day(&self, day: Day) -> Result<Vec<(Box<str>, Flags)>, StoreError> {
         self.with_sessions(|table| {
@@ -604,6 +609,28 @@ fn open_once_free(path: &Path) -> Result<Database, StoreError> {
         }
     }
     open_database(path)
+}
+
+fn sessions_from(
+    table: &impl ReadableTable<(u32, &'static str), u8>,
+    first: Day,
+    each: &mut dyn FnMut(Day, &str, Flags),
+) -> Result<(), StorageError> {
+    for entry in table.range((first.number(), "")..)? {
+        let (key, flags) = entry?;
+        let (day, sid) = key.value();
+        each(Day::from_number(day), sid, Flags(flags.value()));
+    }
+    Ok(())
+}
+
+/// A file that was put back from a backup may have any mode, and it has secrets.
+fn hide(file: &File) -> io::Result<std::fs::Metadata> {
+    let found = file.metadata()?;
+    if found.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(found)
 }
 
 fn open_database(path: &Path) -> Result<Database, StoreError> {
