@@ -31,6 +31,7 @@ use crate::snapshot::{LoadError, Shared, Snapshot};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Reads a configuration file, and what was pushed to an agent with this configuration.
 ///
@@ -44,15 +45,29 @@ pub(crate) fn load(path: &Path, now: u64, metrics: &Metrics) -> Result<(Snapshot
         return Ok((Snapshot::load(path, now, metrics)?, None));
     }
     let store = Store::open(&file.state_dir)?;
+    let snapshot = restore(path, text, &store, now, metrics)?;
+    Ok((snapshot, Some(store)))
+}
+
+/// What a store has, over a configuration file.
+///
+/// # Errors
+/// Every problem of the texts, or what cannot be opened.
+fn restore(
+    path: &Path,
+    text: Zeroizing<String>,
+    store: &Store,
+    now: u64,
+    metrics: &Metrics,
+) -> Result<Snapshot, LoadError> {
     let read = store.read()?;
     let mut overlay = Overlay::read(path, text, &read)?;
     let layers: Vec<Layer<'_>> = overlay.layers().into_iter().map(|(_, layer)| layer).collect();
     let texts = config::parse_layers(&layers, now)?;
-    let (sessions, days) = Overlay::sessions(&texts, Some(&read), now)?;
+    let (sessions, days) = Overlay::sessions(&texts, now, |first, each| read.sessions(first, each))?;
     overlay.days = Arc::new(days);
     let revision = read.revision()?.max(1);
-    let snapshot = Snapshot::build(texts, overlay, sessions, Shared::NOTHING, revision, metrics)?;
-    Ok((snapshot, Some(store)))
+    Snapshot::build(texts, overlay, sessions, Shared::NOTHING, revision, metrics)
 }
 
 /// Where something comes from.

@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::answers::{Counts, Days, Entry};
-use super::args::{ALL, BlacklistCommand, TODAY};
+use super::args::{BlacklistCommand, TODAY};
 use super::client::{Answer, Lines, empty, full, request, segment, whole};
 use super::error::Error;
 use super::print::{clean, count, table};
@@ -16,13 +16,6 @@ pub(super) async fn run(session: &mut Session<'_>, command: BlacklistCommand) ->
         BlacklistCommand::Add { sids, day } => {
             let answer = post_list(session, &sids, &day, false).await?;
             return counts(session, &answer);
-        }
-        BlacklistCommand::Remove { sids, day } if day == ALL => {
-            for sid in &sids {
-                let path = format!("/v1/blacklist/{ALL}/{}", segment(sid));
-                let answer = session.client.ask(Method::DELETE, &path).await?;
-                session.show(&answer, |counts: Counts, out| writeln!(out, "{}: {counts}", clean(sid)))?;
-            }
         }
         BlacklistCommand::Remove { sids, day } => {
             let answer = post_list(session, &sids, &day, true).await?;

@@ -214,6 +214,7 @@ impl From<LoadError> for ChangeError {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::Config(problems) => Self::Config(problems),
+            LoadError::Store(error) => Self::Store(error),
             other => Self::Load(other),
         }
     }

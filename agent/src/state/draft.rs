@@ -10,7 +10,6 @@ use crate::config::{self, Config, Layer};
 use crate::metrics::Metrics;
 use crate::snapshot::{Shared, Snapshot};
 use ipnet::IpNet;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use validator_core::limits::{MAX_INTEGER, MAX_KID};
 use validator_core::{Day, Sessions};
@@ -260,48 +259,16 @@ impl<'a> Draft<'a> {
     /// Puts the sessions together again from the texts and the store.
     fn read_sessions(&mut self) -> Result<(), ChangeError> {
         self.resessioned = true;
-        if let Some(read) = &self.read {
-            let (sessions, days) = Overlay::sessions(&self.texts, Some(read), self.now)?;
-            (self.sessions, self.overlay.days) = (sessions, Arc::new(days));
-            return Ok(());
-        }
-        let mut days = BTreeMap::<Day, DayCounts>::new();
-        let mut sessions = Sessions::new(self.texts.policy.sessions.retain_days());
-        let first = first_retained(sessions.retain_days(), self.now);
-        let stored: Vec<Day> =
-            if self.write.is_some() { self.overlay.days.keys().copied().collect() } else { Vec::new() };
-        let mut known: Vec<Day> = stored.into_iter().chain(self.texts.days.keys().copied()).collect();
-        known.sort_unstable();
-        known.dedup();
-        for day in known.into_iter().filter(|&day| day >= first) {
-            let counts = days.entry(day).or_default();
-            let entries = match &self.write {
-                Some(write) => write.day(day)?,
-                None => Vec::new(),
-            };
-            let mut said = BTreeMap::new();
-            for (sid, flags) in entries {
-                let in_file = is_in_file(&self.texts, day, &sid);
-                // The file's part is counted below.
-                counts.change(Flags::NONE, flags, false);
-                if flags.is_listed(in_file) {
-                    sessions.add(day, &sid);
-                }
-                if in_file {
-                    said.insert(sid, flags);
-                }
+        let (sessions, days) = match (&self.write, &self.read) {
+            (Some(write), _) => {
+                Overlay::sessions(&self.texts, self.now, |first, each| write.sessions(first, each))
             }
-            for sid in self.texts.days.get(&day).map(Vec::as_slice).unwrap_or_default() {
-                counts.file += 1;
-                if !said.contains_key(sid) {
-                    counts.listed += 1;
-                    sessions.add(day, sid);
-                }
+            (None, Some(read)) => {
+                Overlay::sessions(&self.texts, self.now, |first, each| read.sessions(first, each))
             }
-        }
-        days.retain(|_, counts| *counts != DayCounts::default());
-        self.overlay.days = Arc::new(days);
-        self.sessions = sessions;
+            (None, None) => Overlay::sessions(&self.texts, self.now, |_, _| Ok(())),
+        }?;
+        (self.sessions, self.overlay.days) = (sessions, Arc::new(days));
         Ok(())
     }
 

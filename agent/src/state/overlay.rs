@@ -198,30 +198,28 @@ impl Overlay {
     /// [`StoreError`].
     pub(crate) fn sessions(
         config: &Config,
-        read: Option<&Read>,
         now: u64,
+        stored: impl FnOnce(Day, &mut dyn FnMut(Day, &str, Flags)) -> Result<(), StoreError>,
     ) -> Result<(Sessions, BTreeMap<Day, DayCounts>), StoreError> {
         let retain_days = config.policy.sessions.retain_days();
         let mut sessions = Sessions::new(retain_days);
         let first = first_retained(retain_days, now);
         let mut days = BTreeMap::<Day, DayCounts>::new();
         let mut removed = BTreeSet::<(Day, Box<str>)>::new();
-        if let Some(read) = read {
-            read.sessions(first, |day, sid, flags| {
-                let in_file = is_in_file(config, day, sid);
-                let counts = days.entry(day).or_default();
-                // The file's part is counted below.
-                counts.change(Flags::NONE, flags, false);
-                if in_file && !flags.is_listed(true) {
-                    removed.insert((day, sid.into()));
-                } else if in_file && flags.is_listed(false) {
-                    counts.listed -= 1;
-                }
-                if flags.is_listed(in_file) {
-                    sessions.add(day, sid);
-                }
-            })?;
-        }
+        stored(first, &mut |day, sid, flags| {
+            let in_file = is_in_file(config, day, sid);
+            let counts = days.entry(day).or_default();
+            // The file's part is counted below.
+            counts.change(Flags::NONE, flags, false);
+            if in_file && !flags.is_listed(true) {
+                removed.insert((day, sid.into()));
+            } else if in_file && flags.is_listed(false) {
+                counts.listed -= 1;
+            }
+            if flags.is_listed(in_file) {
+                sessions.add(day, sid);
+            }
+        })?;
         for (&day, sids) in config.days.iter().filter(|(day, _)| **day >= first) {
             let counts = days.entry(day).or_default();
             for sid in sids {

@@ -134,7 +134,7 @@ impl Agent {
     fn stored(&self) -> Vec<(Day, String)> {
         let read = self.writer.as_ref().unwrap().store(|store| store.read().unwrap()).unwrap();
         let mut found = Vec::new();
-        read.sessions(Day::from_number(0), |day, sid, _| found.push((day, sid.to_owned()))).unwrap();
+        read.sessions(Day::from_number(0), &mut |day, sid, _| found.push((day, sid.to_owned()))).unwrap();
         found
     }
 
@@ -613,7 +613,9 @@ fn a_store_with_flipped_bits() {
     let content = |store: &Store| {
         let read = store.read()?;
         let mut all = vec![format!("{:?}", (read.revision()?, read.lists()?))];
-        read.sessions(Day::from_number(0), |day, sid, flags| all.push(format!("{day} {sid} {flags:?}")))?;
+        read.sessions(Day::from_number(0), &mut |day, sid, flags| {
+            all.push(format!("{day} {sid} {flags:?}"))
+        })?;
         all.extend(
             read.secrets()?.iter().map(|(kid, slot, _, secret)| format!("{kid} {slot} {:?}", secret.key)),
         );

@@ -5,7 +5,7 @@
 
 use super::change::{Change, ChangeError, Done};
 use super::draft::{Draft, Next};
-use super::overlay::Overlay;
+use super::restore;
 use super::store::{Store, StoreError};
 use crate::clock::Clock;
 use crate::events::{Bus, Event};
@@ -13,7 +13,7 @@ use crate::flows::Flows;
 use crate::kernel::Part;
 use crate::memory;
 use crate::metrics::Metrics;
-use crate::snapshot::{Live, Shared, Snapshot};
+use crate::snapshot::{Live, Snapshot};
 use std::collections::HashSet;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, RwLock};
@@ -279,23 +279,25 @@ impl Work {
             return Ok(());
         }
         store.reopen()?;
-        tracing::info!(path = %store.path().display(), "the store is open again");
-        let read = store.read()?;
+        let outcome = self.catch_up(&store, now);
+        match outcome {
+            Ok(()) => tracing::info!(path = %store.path().display(), "the store is open again"),
+            // What it has is not in force: the next one has to try again before anything is built on it.
+            Err(_) => store.break_off(),
+        }
+        outcome
+    }
+
+    /// Puts in force what a store has, unless it is.
+    fn catch_up(&self, store: &Store, now: u64) -> Result<(), ChangeError> {
         let old = self.world.live.current();
-        let revision = read.revision()?;
-        if revision == old.revision {
+        if store.read()?.revision()? == old.revision {
             return Ok(());
         }
-        let mut overlay = Overlay::read(&old.overlay.file, (*old.overlay.base).clone(), &read)?;
-        let layers: Vec<_> = overlay.layers().into_iter().map(|(_, layer)| layer).collect();
-        let texts = crate::config::parse_layers(&layers, now).map_err(ChangeError::Config)?;
-        let (sessions, days) = Overlay::sessions(&texts, Some(&read), now)?;
-        overlay.days = Arc::new(days);
-        let mut snapshot =
-            Snapshot::build(texts, overlay, sessions, Shared::NOTHING, revision, &self.world.metrics)?;
+        let (file, base) = (&old.overlay.file, (*old.overlay.base).clone());
+        let mut snapshot = restore(file, base, store, now, &self.world.metrics)?;
         let staged = self.world.kernel.prepare(&snapshot, Some(&old), now).map_err(ChangeError::Kernel)?;
         self.world.kernel.commit(staged, &mut snapshot).map_err(ChangeError::Behind)?;
-        drop(store);
         self.put_in_force(snapshot, &old, None, now);
         Ok(())
     }
