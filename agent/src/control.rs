@@ -12,7 +12,7 @@ pub(crate) mod upload;
 use crate::check::{self, Question};
 use crate::clock::Clock;
 use crate::config;
-use crate::events::{Bus, Event, Told};
+use crate::events::Bus;
 use crate::fleet::Fleet;
 use crate::kernel::{Part, Report};
 use crate::message::{Body, Refusal};
@@ -36,8 +36,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
-use tokio_stream::wrappers::{BroadcastStream, WatchStream};
+use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 use zeroize::Zeroizing;
 
@@ -347,9 +346,7 @@ impl Control {
     }
 
     fn events(&self) -> Response<Body> {
-        let told = BroadcastStream::new(self.seen.events.listen()).map(|told| {
-            let told = told
-                .unwrap_or_else(|BroadcastStreamRecvError::Lagged(count)| Told::now(Event::Missed { count }));
+        let told = self.seen.events.listen().map(|told| {
             let mut line = serde_json::to_vec(&told).unwrap_or_default();
             line.push(b'\n');
             Some(Bytes::from(line))

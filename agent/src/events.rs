@@ -2,8 +2,15 @@
 
 use serde::Serialize;
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 use tokio::sync::broadcast;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
 /// Events that wait for a slow listener; the oldest make way for others and are counted.
 const WAITING: usize = 4096;
@@ -96,25 +103,76 @@ impl Told {
 
 /// Carries events from where they happen to who listens.
 #[derive(Clone)]
-pub(crate) struct Bus(broadcast::Sender<Told>);
+pub(crate) struct Bus {
+    told: broadcast::Sender<Told>,
+    /// The channel knows, too, but has to lock itself to say so, and requests under attack ask all the time.
+    listeners: Arc<AtomicUsize>,
+}
 
 impl Default for Bus {
     fn default() -> Self {
-        Self(broadcast::Sender::new(WAITING))
+        Self { told: broadcast::Sender::new(WAITING), listeners: Arc::default() }
     }
 }
 
 impl Bus {
     /// Tells an event, which is only made if anybody listens.
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
-        if self.0.receiver_count() > 0 {
+        if self.listeners.load(Ordering::Relaxed) > 0 {
             // The last listener may be gone by now.
-            let _nobody = self.0.send(Told::now(event()));
+            let _nobody = self.told.send(Told::now(event()));
         }
     }
 
     /// Listens from now on.
-    pub(crate) fn listen(&self) -> broadcast::Receiver<Told> {
-        self.0.subscribe()
+    pub(crate) fn listen(&self) -> Listener {
+        let told = BroadcastStream::new(self.told.subscribe());
+        self.listeners.fetch_add(1, Ordering::Relaxed);
+        Listener { told, listeners: Arc::clone(&self.listeners) }
+    }
+}
+
+/// What is told, to one who listens.
+pub(crate) struct Listener {
+    told: BroadcastStream<Told>,
+    listeners: Arc<AtomicUsize>,
+}
+
+impl Stream for Listener {
+    type Item = Told;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Told>> {
+        let told = ready!(Pin::new(&mut self.told).poll_next(cx));
+        let missed = |BroadcastStreamRecvError::Lagged(count)| Told::now(Event::Missed { count });
+        Poll::Ready(told.map(|told| told.unwrap_or_else(missed)))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt as _;
+
+    #[tokio::test]
+    async fn only_who_listens_is_told() {
+        let bus = Bus::default();
+        bus.tell(|| unreachable!("nobody listens"));
+        let mut listener = bus.listen();
+        bus.tell(|| Event::Change { version: 7, sessions: 0 });
+        let told = listener.next().await.unwrap();
+        assert!(matches!(told.event, Event::Change { version: 7, .. }), "{told:?}");
+        for version in 0..=WAITING as u64 {
+            bus.tell(|| Event::Change { version, sessions: 0 });
+        }
+        let told = listener.next().await.unwrap();
+        assert!(matches!(told.event, Event::Missed { count: 1 }), "{told:?}");
+        drop(listener);
+        bus.tell(|| unreachable!("nobody listens any more"));
     }
 }
