@@ -25,9 +25,8 @@ fn lenient(segment: &[u8]) -> Vec<String> {
 
 /// The `sid` of a payload as the strict reader sees it; an error where it refuses the payload.
 fn strict(payload: &str) -> Result<Option<String>, ()> {
-    let mut text = payload.as_bytes().to_vec();
     let mut tape = Tape::new();
-    let value = tape.read(&mut text).map_err(|_| ())?;
+    let value = tape.read_text(payload.as_bytes()).map_err(|_| ())?;
     Ok(value.get("sid").and_then(Value::as_str).map(ToOwned::to_owned))
 }
 

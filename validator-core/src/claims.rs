@@ -1,27 +1,116 @@
 //! The claims of a verified token, each with its type checked.
 
 use crate::geo::Country;
-use crate::json::{Kind, Value};
+use crate::json::{self, Kind, Member, Value};
 use crate::limits::MAX_INTEGER;
 use crate::net::{canonical, parse_net};
 use crate::reason::Reason;
 use crate::uri::percent_decoded;
 use core::net::IpAddr;
+use ipnet::IpNet;
+
+/// The payload of a token, and where in it the claims are that have a meaning; others are left alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Payload<'a> {
+    object: Value<'a>,
+    iat: Option<Member>,
+    exp: Option<Member>,
+    cid: Option<Member>,
+    stt: Option<Member>,
+    nbf: Option<Member>,
+    sid: Option<Member>,
+    local: Option<Member>,
+    cip: Option<Member>,
+    geo: Option<Member>,
+    geo_tw: Option<Member>,
+    asn: Option<Member>,
+}
+
+impl<'a> Payload<'a> {
+    /// Looks through the members once.
+    pub(crate) fn new(object: Value<'a>) -> Self {
+        const IAT: u64 = json::key(b"iat");
+        const EXP: u64 = json::key(b"exp");
+        const CID: u64 = json::key(b"cid");
+        const STT: u64 = json::key(b"stt");
+        const NBF: u64 = json::key(b"nbf");
+        const SID: u64 = json::key(b"sid");
+        const LOCAL: u64 = json::key(b"local");
+        const CIP: u64 = json::key(b"cip");
+        const GEO: u64 = json::key(b"geo");
+        const GEO_TW: u64 = json::key(b"geo-tw");
+        const ASN: u64 = json::key(b"asn");
+        let mut payload = Self {
+            object,
+            iat: None,
+            exp: None,
+            cid: None,
+            stt: None,
+            nbf: None,
+            sid: None,
+            local: None,
+            cip: None,
+            geo: None,
+            geo_tw: None,
+            asn: None,
+        };
+        for (key, member) in object.members() {
+            let place = match key {
+                IAT => &mut payload.iat,
+                EXP => &mut payload.exp,
+                CID => &mut payload.cid,
+                STT => &mut payload.stt,
+                NBF => &mut payload.nbf,
+                SID => &mut payload.sid,
+                LOCAL => &mut payload.local,
+                CIP => &mut payload.cip,
+                GEO => &mut payload.geo,
+                GEO_TW => &mut payload.geo_tw,
+                ASN => &mut payload.asn,
+                _ => continue,
+            };
+            *place = Some(member);
+        }
+        payload
+    }
+
+    /// `iat`, where it is as it must be.
+    pub(crate) fn iat(&self) -> Option<u64> {
+        self.value(self.iat?).as_integer(MAX_INTEGER)
+    }
+
+    /// `sid`, where it is a string.
+    pub(crate) fn session(&self) -> Option<&'a str> {
+        self.value(self.sid?).as_str()
+    }
+
+    fn value(&self, member: Member) -> Value<'a> {
+        self.object.member(member)
+    }
+}
 
 /// Claims whose types and values are as specified. What needs the request (address, time, place) is asked of the
 /// methods; nothing is copied.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claims<'a> {
-    payload: Value<'a>,
+    payload: Payload<'a>,
     pub(crate) iat: u64,
     pub(crate) exp: u64,
     pub(crate) nbf: Option<u64>,
     pub(crate) sid: Option<&'a str>,
     pub(crate) local: Option<&'a str>,
-    cip: Option<Value<'a>>,
-    geo: Option<Value<'a>>,
-    geo_tw: Option<Value<'a>>,
-    asn: Option<Value<'a>>,
+    cid: &'a str,
+    stt: &'a str,
+    cip: Cip<'a>,
+}
+
+/// Addresses that a token is bound to.
+#[derive(Debug, Clone, Copy)]
+enum Cip<'a> {
+    Any,
+    Address(IpAddr),
+    Net(IpNet),
+    List(Value<'a>),
 }
 
 /// A claim that is missing or not as it must be.
@@ -44,112 +133,132 @@ impl BadClaim {
 }
 
 impl<'a> Claims<'a> {
-    /// Reads and checks every claim that has a meaning; others are left alone.
+    /// Checks every claim that has a meaning.
     ///
     /// # Errors
     /// The first mandatory claim that is absent, else the first claim with the wrong type or a value that it cannot
     /// have.
-    pub(crate) fn read(payload: Value<'a>) -> Result<Self, BadClaim> {
-        // One walk over the members instead of a search for each claim.
-        let (mut iat, mut exp, mut cid, mut stt, mut nbf, mut sid) = (None, None, None, None, None, None);
-        let (mut local, mut cip, mut geo, mut geo_tw, mut asn) = (None, None, None, None, None);
-        for member in payload.children() {
-            let place = match member.name() {
-                b"iat" => &mut iat,
-                b"exp" => &mut exp,
-                b"cid" => &mut cid,
-                b"stt" => &mut stt,
-                b"nbf" => &mut nbf,
-                b"sid" => &mut sid,
-                b"local" => &mut local,
-                b"cip" => &mut cip,
-                b"geo" => &mut geo,
-                b"geo-tw" => &mut geo_tw,
-                b"asn" => &mut asn,
-                _ => continue,
-            };
-            *place = Some(member);
-        }
-        let present = |name, claim: Option<Value<'a>>| claim.ok_or(BadClaim::missing(name));
-        let (iat, exp) = (present("iat", iat)?, present("exp", exp)?);
-        let (cid, stt) = (present("cid", cid)?, present("stt", stt)?);
+    pub(crate) fn read(payload: Payload<'a>) -> Result<Self, BadClaim> {
+        let present = |name, claim: Option<Member>| {
+            claim.map(|member| payload.value(member)).ok_or(BadClaim::missing(name))
+        };
+        let (iat, exp) = (present("iat", payload.iat)?, present("exp", payload.exp)?);
+        let (cid, stt) = (present("cid", payload.cid)?, present("stt", payload.stt)?);
 
         let time = |name, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(BadClaim::invalid(name));
-        let text = |name, claim: Option<Value<'a>>| {
-            claim.map(|claim| claim.as_str().ok_or(BadClaim::invalid(name))).transpose()
+        let text = |name, claim: Value<'a>| claim.as_str().ok_or(BadClaim::invalid(name));
+        let optional = |claim: Option<Member>| claim.map(|member| payload.value(member));
+        let valid = |name, claim: Option<Member>, check: fn(Value<'_>) -> bool| {
+            if optional(claim).is_none_or(check) { Ok(()) } else { Err(BadClaim::invalid(name)) }
         };
-        let valid = |name, claim: Option<Value<'a>>, check: fn(Value<'_>) -> bool| {
-            if claim.is_none_or(check) { Ok(claim) } else { Err(BadClaim::invalid(name)) }
-        };
-        valid("cid", Some(cid), |cid| cid.as_str().is_some_and(|cid| !cid.is_empty()))?;
-        valid("stt", Some(stt), is_technology)?;
-        Ok(Self {
+        let cid = cid.as_str().filter(|cid| !cid.is_empty()).ok_or(BadClaim::invalid("cid"))?;
+        let stt = stt.as_str().filter(|stt| is_technology(stt)).ok_or(BadClaim::invalid("stt"))?;
+        let claims = Self {
             payload,
             iat: time("iat", iat)?,
             exp: time("exp", exp)?,
-            nbf: nbf.map(|nbf| time("nbf", nbf)).transpose()?,
-            sid: text("sid", sid)?,
-            local: text("local", local)?,
-            cip: valid("cip", cip, |cip| one_or_more(cip, |c| c.as_str().and_then(parse_net).is_some()))?,
-            geo: valid("geo", geo, is_country_list)?,
-            geo_tw: valid("geo-tw", geo_tw, is_window_list)?,
-            asn: valid("asn", asn, |asn| one_or_more(asn, |a| asn_number(a).is_some()))?,
-        })
+            nbf: optional(payload.nbf).map(|nbf| time("nbf", nbf)).transpose()?,
+            sid: optional(payload.sid).map(|sid| text("sid", sid)).transpose()?,
+            local: optional(payload.local).map(|local| text("local", local)).transpose()?,
+            cid,
+            stt,
+            cip: match payload.cip {
+                None => Cip::Any,
+                Some(member) => Cip::read(payload.value(member)).ok_or(BadClaim::invalid("cip"))?,
+            },
+        };
+        valid("geo", payload.geo, is_country_list)?;
+        valid("geo-tw", payload.geo_tw, is_window_list)?;
+        valid("asn", payload.asn, |asn| one_or_more(asn, |a| asn_number(a).is_some()))?;
+        Ok(claims)
     }
 
     /// Whether a named group of the path has the value of the claim of the same name. `stt` ignores ASCII case; all
     /// others are equal byte by byte after percent-decoding the group. A number claim is compared with its literal.
     pub(crate) fn equals_group(&self, name: &str, group: &[u8]) -> bool {
-        let Some(claim) = self.payload.get(name) else { return false };
-        let expected = match claim.kind() {
-            Kind::String => claim.as_str().map(str::as_bytes),
-            Kind::Number => claim.number(),
-            _ => None,
+        let expected = match name {
+            "cid" => self.cid.as_bytes(),
+            "stt" => self.stt.as_bytes(),
+            _ => {
+                let Some(claim) = self.payload.object.get(name) else { return false };
+                let text = match claim.kind() {
+                    Kind::String => claim.as_str().map(str::as_bytes),
+                    Kind::Number => claim.number(),
+                    _ => None,
+                };
+                let Some(text) = text else { return false };
+                text
+            }
         };
-        let Some(expected) = expected else { return false };
-        if name == "stt" {
-            percent_decoded(group)
+        match (group.contains(&b'%'), name == "stt") {
+            (false, false) => group == expected,
+            (false, true) => group.eq_ignore_ascii_case(expected),
+            (true, false) => percent_decoded(group).eq(expected.iter().copied()),
+            (true, true) => percent_decoded(group)
                 .map(|b| b.to_ascii_lowercase())
-                .eq(expected.iter().map(u8::to_ascii_lowercase))
-        } else {
-            percent_decoded(group).eq(expected.iter().copied())
+                .eq(expected.iter().map(u8::to_ascii_lowercase)),
         }
     }
 
     /// Whether the client's address is one of `cip`, or there is no `cip`.
     pub(crate) fn admits_address(&self, client: IpAddr) -> bool {
-        self.cip.is_none_or(|cip| {
-            let client = canonical(client);
-            any_of(cip, |c| c.as_str().and_then(parse_net).is_some_and(|net| net.contains(&client)))
-        })
+        let client = canonical(client);
+        match self.cip {
+            Cip::Any => true,
+            Cip::Address(address) => address == client,
+            Cip::Net(net) => net.contains(&client),
+            Cip::List(list) => list
+                .children()
+                .any(|c| c.as_str().and_then(parse_net).is_some_and(|net| net.contains(&client))),
+        }
     }
 
     /// Whether the token asks for geo-blocking at this instant: `geo` names a country, and `geo-tw` is absent, empty,
     /// or has a window that holds `now` (start inclusive, end exclusive).
     pub(crate) fn blocks_by_country(&self, now: u64) -> bool {
-        let named = self.geo.is_some_and(|geo| geo.children().next().is_some());
-        let in_window = self.geo_tw.is_none_or(|windows| {
-            windows.children().next().is_none()
-                || windows.children().filter_map(window).any(|(start, end)| (start..end).contains(&now))
-        });
-        named && in_window
+        let Some(geo) = self.payload.geo else { return false };
+        let named = self.payload.value(geo).children().next().is_some();
+        named
+            && self.payload.geo_tw.is_none_or(|windows| {
+                let windows = self.payload.value(windows);
+                windows.children().next().is_none()
+                    || windows.children().filter_map(window).any(|(start, end)| (start..end).contains(&now))
+            })
     }
 
     /// Whether `geo` names the country.
     pub(crate) fn admits_country(&self, country: Country) -> bool {
-        self.geo.is_some_and(|geo| {
-            geo.children().any(|code| code.as_str().and_then(Country::new) == Some(country))
+        self.payload.geo.is_some_and(|geo| {
+            self.payload
+                .value(geo)
+                .children()
+                .any(|code| code.as_str().and_then(Country::new) == Some(country))
         })
     }
 
     /// Whether the token is bound to networks at all.
     pub(crate) fn names_asn(&self) -> bool {
-        self.asn.is_some()
+        self.payload.asn.is_some()
     }
 
     /// Whether `asn` names the network.
     pub(crate) fn admits_asn(&self, number: u32) -> bool {
-        self.asn.is_some_and(|asn| any_of(asn, |a| asn_number(a) == Some(number)))
+        let named = |asn| any_of(self.payload.value(asn), |a| asn_number(a) == Some(number));
+        self.payload.asn.is_some_and(named)
+    }
+}
+
+impl<'a> Cip<'a> {
+    /// An address, a network, or a list of one or more of either. The usual one address is read once and for all.
+    fn read(claim: Value<'a>) -> Option<Self> {
+        let Some(text) = claim.as_str() else {
+            let each = |c: Value<'_>| c.as_str().and_then(parse_net).is_some();
+            return (claim.kind() == Kind::Array && one_or_more(claim, each)).then_some(Self::List(claim));
+        };
+        match text.parse() {
+            Ok(address) => Some(Self::Address(canonical(address))),
+            Err(_) => parse_net(text).map(Self::Net),
+        }
     }
 }
 
@@ -169,8 +278,8 @@ fn any_of(value: Value<'_>, check: impl Fn(Value<'_>) -> bool) -> bool {
     }
 }
 
-fn is_technology(stt: Value<'_>) -> bool {
-    stt.as_str().is_some_and(|stt| ["dash", "hls", "mss"].iter().any(|known| stt.eq_ignore_ascii_case(known)))
+fn is_technology(stt: &str) -> bool {
+    ["dash", "hls", "mss"].iter().any(|known| stt.eq_ignore_ascii_case(known))
 }
 
 fn is_country_list(geo: Value<'_>) -> bool {

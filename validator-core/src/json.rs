@@ -4,9 +4,14 @@
 //! one of them is escaped; lone surrogates, control characters, a byte order mark and bytes after the text are
 //! refused; depth, members and values are bounded. Escapes are decoded in place (the decoded form is never longer), so
 //! strings are slices of the text.
+//!
+//! Every request is read by it, so bytes are looked at eight at a time where there are more than a few of them. Behind the
+//! text there are always zeros, which no JSON text contains: they end every search, and no place needs a look at the length.
 
-use crate::limits::{MAX_DEPTH, MAX_MEMBERS, MAX_NODES};
-use alloc::vec::Vec;
+use crate::limits::{MAX_DEPTH, MAX_JSON, MAX_MEMBERS, MAX_NODES};
+use alloc::boxed::Box;
+use alloc::vec;
+use core::num::NonZeroU16;
 
 /// The text is not JSON, or over a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +21,9 @@ pub(crate) enum JsonError {
     Limit,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Kind {
+    #[default]
     Null,
     Bool,
     Number,
@@ -26,16 +32,18 @@ pub(crate) enum Kind {
     Object,
 }
 
-/// One value. Offsets fit 16 bits: [`crate::limits::MAX_TOKEN`] is below that.
-#[derive(Debug, Clone, Copy)]
+/// One value. Offsets fit 16 bits: [`MAX_JSON`] is below that.
+#[derive(Debug, Clone, Copy, Default)]
 struct Node {
-    kind: Kind,
+    /// [`key`] of the member's name; that of the empty one for elements and the root.
+    key: u64,
     /// Name of the member, empty for elements and the root.
     name: Span,
     /// Text of a scalar: without quotes and decoded for a string, literal for a number.
     text: Span,
     /// Index one past the last descendant.
     end: u16,
+    kind: Kind,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,50 +57,95 @@ impl Span {
         let start = usize::from(self.start);
         text.get(start..start + usize::from(self.len)).unwrap_or_default()
     }
+
+    fn of_text(self, text: &str) -> &str {
+        let start = usize::from(self.start);
+        text.get(start..start + usize::from(self.len)).unwrap_or_default()
+    }
 }
 
-/// The values of one text in document order. Holds capacity for [`MAX_NODES`] from the start.
+/// Bytes that are looked at together.
+const WORD: usize = 8;
+
+/// A name as a number: up to seven of its bytes, and its length above them. Names of up to seven bytes are equal if and only
+/// if their keys are.
+pub(crate) const fn key(name: &[u8]) -> u64 {
+    let mut word = 0;
+    let mut at = 0;
+    while at < name.len() && at < WORD {
+        word |= (name[at] as u64) << (8 * at);
+        at += 1;
+    }
+    key_of(word, name.len())
+}
+
+const fn key_of(word: u64, len: usize) -> u64 {
+    // A longer name only has to differ from the short ones.
+    let bytes = if len < WORD { len } else { WORD - 1 };
+    let kept = word & ((1 << (8 * bytes)) - 1);
+    let len = if len < 255 { len } else { 255 };
+    kept | (len as u64) << 56
+}
+
+/// A text and its values in document order. Holds room for both from the start.
 #[derive(Debug)]
 pub(crate) struct Tape {
-    nodes: Vec<Node>,
+    text: Box<[u8]>,
+    nodes: Box<[Node]>,
 }
 
 impl Tape {
     pub(crate) fn new() -> Self {
-        Self { nodes: Vec::with_capacity(MAX_NODES) }
+        Self {
+            text: vec![0; MAX_JSON + WORD].into_boxed_slice(),
+            nodes: vec![Node::default(); MAX_NODES].into_boxed_slice(),
+        }
     }
 
-    /// Reads a whole text, decoding its strings in place.
-    pub(crate) fn read<'a>(&'a mut self, text: &'a mut [u8]) -> Result<Value<'a>, JsonError> {
-        self.nodes.clear();
-        if text.len() > usize::from(u16::MAX) {
-            return Err(JsonError::Limit);
-        }
-        if core::str::from_utf8(text).is_err() {
+    /// Where to put the text.
+    pub(crate) fn text(&mut self) -> &mut [u8] {
+        let end = self.text.len() - WORD;
+        &mut self.text[..end]
+    }
+
+    /// Reads the first `len` bytes of the text as a whole, decoding its strings in place.
+    pub(crate) fn read(&mut self, len: usize) -> Result<Value<'_>, JsonError> {
+        let Self { text, nodes } = self;
+        text.get_mut(len..len + WORD).ok_or(JsonError::Limit)?.fill(0);
+        let mut reader = Reader { text, at: 0, nodes, count: 0 };
+        reader.skip_space();
+        reader.value(Span::default(), 0, 1)?;
+        reader.skip_space();
+        if reader.at != len {
             return Err(JsonError::Syntax);
         }
-        let mut reader = Reader { text, at: 0, nodes: &mut self.nodes };
-        reader.skip_space();
-        reader.value(Span::default(), 1)?;
-        reader.skip_space();
-        if reader.at != reader.text.len() {
-            return Err(JsonError::Syntax);
-        }
-        Ok(Value { text, nodes: &self.nodes, index: 0 })
+        let count = reader.count;
+        // At the end, once and for all strings: escapes were decoded to whole characters, so nothing that was not UTF-8
+        // has become so.
+        let text = core::str::from_utf8(&text[..len]).map_err(|_| JsonError::Syntax)?;
+        Ok(Value { text, nodes: &nodes[..count], index: 0 })
     }
 }
+
+/// Where in an object a member is. The root of a text is never one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member(NonZeroU16);
 
 /// A value of a text that was read whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Value<'a> {
-    text: &'a [u8],
+    text: &'a str,
     nodes: &'a [Node],
     index: usize,
 }
 
 impl<'a> Value<'a> {
+    fn node(self) -> Node {
+        self.nodes.get(self.index).copied().unwrap_or_default()
+    }
+
     pub(crate) fn kind(self) -> Kind {
-        self.nodes[self.index].kind
+        self.node().kind
     }
 
     pub(crate) fn is_object(self) -> bool {
@@ -104,32 +157,56 @@ impl<'a> Value<'a> {
         if !self.is_object() {
             return None;
         }
-        self.children().find(|child| child.name() == name.as_bytes())
+        let key = key(name.as_bytes());
+        self.children().find(|child| child.key() == key && child.name() == name.as_bytes())
+    }
+
+    /// The members of an object, each with the [`key`] of its name.
+    pub(crate) fn members(self) -> impl Iterator<Item = (u64, Member)> {
+        let end = self.node().end;
+        let mut next = self.index + 1;
+        core::iter::from_fn(move || {
+            if next >= usize::from(end) {
+                return None;
+            }
+            let member = next;
+            let node = self.nodes.get(member)?;
+            next = usize::from(node.end);
+            Some((node.key, Member(NonZeroU16::new(u16::try_from(member).ok()?)?)))
+        })
+    }
+
+    /// One of [`Value::members`].
+    pub(crate) fn member(self, member: Member) -> Value<'a> {
+        Value { index: usize::from(member.0.get()), ..self }
     }
 
     /// Members or elements, in order.
     pub(crate) fn children(self) -> impl Iterator<Item = Value<'a>> + Clone {
-        let end = usize::from(self.nodes[self.index].end);
+        let end = usize::from(self.node().end);
         let mut next = self.index + 1;
         core::iter::from_fn(move || {
             if next >= end {
                 return None;
             }
             let child = Value { index: next, ..self };
-            next = usize::from(self.nodes[next].end);
+            next = usize::from(child.node().end);
             Some(child)
         })
     }
 
     pub(crate) fn name(self) -> &'a [u8] {
-        self.nodes[self.index].name.of(self.text)
+        self.node().name.of(self.text.as_bytes())
+    }
+
+    /// [`key`] of the name.
+    pub(crate) fn key(self) -> u64 {
+        self.node().key
     }
 
     pub(crate) fn as_str(self) -> Option<&'a str> {
-        if self.kind() != Kind::String {
-            return None;
-        }
-        core::str::from_utf8(self.nodes[self.index].text.of(self.text)).ok()
+        let node = self.node();
+        (node.kind == Kind::String).then(|| node.text.of_text(self.text))
     }
 
     /// The elements of an array.
@@ -152,58 +229,77 @@ impl<'a> Value<'a> {
 
     /// The literal text of a number.
     pub(crate) fn number(self) -> Option<&'a [u8]> {
-        (self.kind() == Kind::Number).then(|| self.nodes[self.index].text.of(self.text))
+        let node = self.node();
+        (node.kind == Kind::Number).then(|| node.text.of(self.text.as_bytes()))
     }
 }
 
 struct Reader<'r> {
+    /// With zeros behind it.
     text: &'r mut [u8],
     at: usize,
-    nodes: &'r mut Vec<Node>,
+    nodes: &'r mut [Node],
+    count: usize,
 }
 
 impl Reader<'_> {
-    fn value(&mut self, name: Span, depth: usize) -> Result<(), JsonError> {
-        if self.nodes.len() >= MAX_NODES {
+    fn value(&mut self, name: Span, key: u64, depth: usize) -> Result<(), JsonError> {
+        let index = self.count;
+        if index >= self.nodes.len() {
             return Err(JsonError::Limit);
         }
-        let index = self.nodes.len();
-        self.nodes.push(Node { kind: Kind::Null, name, text: Span::default(), end: 0 });
+        self.count = index + 1;
         let (kind, text) = match self.peek() {
-            Some(b'{') => {
-                self.object(index, depth)?;
-                (Kind::Object, Span::default())
-            }
-            Some(b'[') => {
-                self.array(depth)?;
-                (Kind::Array, Span::default())
-            }
-            Some(b'"') => (Kind::String, self.string()?),
-            Some(b't') => (Kind::Bool, self.literal(b"true")?),
-            Some(b'f') => (Kind::Bool, self.literal(b"false")?),
-            Some(b'n') => (Kind::Null, self.literal(b"null")?),
-            _ => (Kind::Number, self.number()?),
+            b'"' => (Kind::String, self.string()?),
+            b'0'..=b'9' | b'-' => (Kind::Number, self.number()?),
+            other => self.uncommon(other, depth)?,
         };
-        let end = to_u16(self.nodes.len())?;
-        self.nodes[index] = Node { kind, name, text, end };
+        let end = to_u16(self.count)?;
+        self.nodes[index] = Node { key, name, text, end, kind };
         Ok(())
     }
 
-    fn object(&mut self, index: usize, depth: usize) -> Result<(), JsonError> {
+    #[inline(never)]
+    fn uncommon(&mut self, first: u8, depth: usize) -> Result<(Kind, Span), JsonError> {
+        Ok(match first {
+            b'{' => {
+                self.object(depth)?;
+                (Kind::Object, Span::default())
+            }
+            b'[' => {
+                self.array(depth)?;
+                (Kind::Array, Span::default())
+            }
+            b't' => (Kind::Bool, self.literal(b"true")?),
+            b'f' => (Kind::Bool, self.literal(b"false")?),
+            b'n' => (Kind::Null, self.literal(b"null")?),
+            _ => return Err(JsonError::Syntax),
+        })
+    }
+
+    fn object(&mut self, depth: usize) -> Result<(), JsonError> {
         self.open(depth)?;
         if self.take_if(b'}') {
             return Ok(());
         }
+        let first = self.count;
+        let mut seen = 0_u64;
         for _ in 0..MAX_MEMBERS {
-            if self.peek() != Some(b'"') {
+            if self.peek() != b'"' {
                 return Err(JsonError::Syntax);
             }
             let name = self.string()?;
-            self.refuse_duplicate(index, name)?;
+            let key = key_of(self.word(usize::from(name.start))?, usize::from(name.len));
+            // Most names are told to be new by one bit.
+            let bit = 1 << (key.wrapping_mul(SPREAD) >> 58);
+            if seen & bit != 0 {
+                self.refuse_duplicate(first, name)?;
+            }
+            seen |= bit;
             self.skip_space();
             self.expect(b':')?;
             self.skip_space();
-            self.value(name, depth + 1)?;
+            self.value(name, key, depth + 1)?;
             self.skip_space();
             if self.take_if(b'}') {
                 return Ok(());
@@ -220,7 +316,7 @@ impl Reader<'_> {
             return Ok(());
         }
         loop {
-            self.value(Span::default(), depth + 1)?;
+            self.value(Span::default(), 0, depth + 1)?;
             self.skip_space();
             if self.take_if(b']') {
                 return Ok(());
@@ -240,11 +336,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Compares a new name with the earlier members of the object at `index`.
-    fn refuse_duplicate(&self, index: usize, name: Span) -> Result<(), JsonError> {
+    /// Compares a new name with the earlier members of the object whose first one is at `first`.
+    #[inline(never)]
+    fn refuse_duplicate(&self, first: usize, name: Span) -> Result<(), JsonError> {
         let name = name.of(self.text);
-        let mut sibling = index + 1;
-        while let Some(node) = self.nodes.get(sibling) {
+        let mut sibling = first;
+        while sibling < self.count {
+            let node = self.nodes[sibling];
             if node.name.of(self.text) == name {
                 return Err(JsonError::Duplicate);
             }
@@ -255,10 +353,16 @@ impl Reader<'_> {
 
     fn string(&mut self) -> Result<Span, JsonError> {
         let start = self.at + 1;
-        let rest = self.text.get(start..).unwrap_or_default();
-        let notable = |&byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-        let at = start + rest.iter().position(notable).ok_or(JsonError::Syntax)?;
+        let mut at = start;
         // Most strings hold no escape and stay as they are.
+        loop {
+            let ends = string_ends(self.word(at)?);
+            if ends != 0 {
+                at += (ends.trailing_zeros() / 8) as usize;
+                break;
+            }
+            at += WORD;
+        }
         match self.text[at] {
             b'"' => {
                 self.at = at + 1;
@@ -270,12 +374,15 @@ impl Reader<'_> {
     }
 
     /// The rest of a string whose first escape is at `at`: decodes in place.
+    #[inline(never)]
     fn escaped_string(&mut self, start: usize, at: usize) -> Result<Span, JsonError> {
         let (mut read, mut write) = (at, at);
         loop {
             match self.text.get(read).copied() {
                 Some(b'"') => {
                     self.at = read + 1;
+                    // What is left over may be the half of a character.
+                    self.text[write..read].fill(b' ');
                     return span(start, write);
                 }
                 Some(b'\\') => {
@@ -356,7 +463,7 @@ impl Reader<'_> {
     /// One digit or more.
     fn digits(&mut self) -> Result<(), JsonError> {
         let start = self.at;
-        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
+        while self.peek().is_ascii_digit() {
             self.at += 1;
         }
         if self.at == start { Err(JsonError::Syntax) } else { Ok(()) }
@@ -372,12 +479,19 @@ impl Reader<'_> {
         text
     }
 
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+    /// The next byte; zero at the end.
+    fn peek(&self) -> u8 {
+        self.text.get(self.at).copied().unwrap_or_default()
+    }
+
+    /// The next [`WORD`] bytes from a place in the text, the first one lowest.
+    fn word(&self, at: usize) -> Result<u64, JsonError> {
+        let bytes = self.text.get(at..).and_then(<[u8]>::first_chunk).ok_or(JsonError::Syntax)?;
+        Ok(u64::from_le_bytes(*bytes))
     }
 
     fn take_if(&mut self, byte: u8) -> bool {
-        let there = self.peek() == Some(byte);
+        let there = self.peek() == byte;
         self.at += usize::from(there);
         there
     }
@@ -387,10 +501,26 @@ impl Reader<'_> {
     }
 
     fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
             self.at += 1;
         }
     }
+}
+
+/// Spreads keys over 64 bits such that no two of the usual names of a token meet.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The bytes of a word that end a string or are more than they look like: quote, backslash, control characters. They have
+/// their highest bit set in the answer. Above the lowest one that is set others may be set that are none of these.
+const fn string_ends(word: u64) -> u64 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let quote = word ^ (LOW * b'"' as u64);
+    let backslash = word ^ (LOW * b'\\' as u64);
+    let quote = quote.wrapping_sub(LOW) & !quote;
+    let backslash = backslash.wrapping_sub(LOW) & !backslash;
+    let control = word.wrapping_sub(LOW * 0x20) & !word;
+    (quote | backslash | control) & HIGH
 }
 
 fn span(start: usize, end: usize) -> Result<Span, JsonError> {

@@ -1,35 +1,35 @@
 //! Content JWT: from bytes to an unverified token, and from there, only through its signature, to claims.
 
-use crate::claims::{BadClaim, Claims};
+mod headers;
+
+use crate::claims::{BadClaim, Claims, Payload};
 use crate::json::{JsonError, Tape, Value};
 use crate::keys::{Key, KeyRing, Slot};
-use crate::limits::{MAX_INTEGER, MAX_JSON, MAX_TOKEN};
+use crate::limits::{MAX_JSON, MAX_TOKEN};
 use crate::reason::Reason;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64_simd::{AsOut as _, URL_SAFE_NO_PAD};
+use headers::Headers;
 
-/// Memory for one token at a time: the decoded parts and the tapes of their JSON.
+/// Memory for one token at a time: the decoded parts and the tapes of their JSON. What outlives a token are the headers
+/// that good ones began with.
 #[derive(Debug)]
 pub(crate) struct TokenScratch {
-    header: Box<[u8]>,
-    payload: Box<[u8]>,
+    headers: Headers,
+    header: Tape,
+    payload: Tape,
     signature: Box<[u8]>,
-    header_tape: Tape,
-    payload_tape: Tape,
 }
 
 impl TokenScratch {
     pub(crate) fn new() -> Self {
-        let part = || vec![0; MAX_JSON].into_boxed_slice();
         Self {
-            header: part(),
-            payload: part(),
-            signature: part(),
-            header_tape: Tape::new(),
-            payload_tape: Tape::new(),
+            headers: Headers::new(),
+            header: Tape::new(),
+            payload: Tape::new(),
+            signature: vec![0; MAX_JSON].into_boxed_slice(),
         }
     }
 }
@@ -65,16 +65,27 @@ impl Malformed {
 /// what it claims its session to be, and no more.
 #[derive(Debug)]
 pub(crate) struct Unverified<'a> {
-    signed: &'a [u8],
+    token: &'a [u8],
+    /// Length of what is under the signature: header, dot, payload.
+    signed: usize,
     signature: &'a [u8],
-    header: Value<'a>,
-    payload: Value<'a>,
+    header: Header<'a>,
+    payload: Payload<'a>,
+}
+
+/// What a token's header says that counts.
+#[derive(Debug)]
+struct Header<'a> {
+    is_hs256: bool,
+    kid: Option<&'a str>,
+    /// Where to keep a header that was read for the first time, and its length.
+    new: Option<(&'a mut Headers, usize)>,
 }
 
 /// A token whose signature is good.
 #[derive(Debug)]
 pub(crate) struct Verified<'a> {
-    payload: Value<'a>,
+    payload: Payload<'a>,
 }
 
 impl<'a> Unverified<'a> {
@@ -87,18 +98,31 @@ impl<'a> Unverified<'a> {
         if token.len() > MAX_TOKEN {
             return Err(Malformed::Length);
         }
-        let (header, payload, signature) = split(token).ok_or(Malformed::Segments)?;
-        let signed = &token[..header.len() + 1 + payload.len()];
-        let TokenScratch { header: h, payload: p, signature: s, header_tape, payload_tape } = scratch;
-        let header = decode(header, h)?;
-        let payload = decode(payload, p)?;
-        let signature = decode(signature, s)?;
-        let header = read_object(header, header_tape)?;
-        let payload = read_object(payload, payload_tape)?;
-        if header.get("crit").is_some() {
-            return Err(Malformed::Crit);
+        let TokenScratch { headers, header: header_tape, payload: payload_tape, signature } = scratch;
+        let known = headers.find(token);
+        let header_len = match known {
+            Some(index) => headers.get(index).letters.len(),
+            None => dot(token).ok_or(Malformed::Segments)?,
+        };
+        let behind = &token[header_len + 1..];
+        let payload_len = dot(behind).ok_or(Malformed::Segments)?;
+        let (payload, given) = (&behind[..payload_len], &behind[payload_len + 1..]);
+        if known.is_none() && dot(given).is_some() {
+            return Err(Malformed::Segments);
         }
-        Ok(Self { signed, signature, header, payload })
+        let header = match known {
+            Some(index) => Header { is_hs256: true, kid: Some(&headers.get(index).kid), new: None },
+            None => Header::read(&token[..header_len], header_tape, headers)?,
+        };
+        let payload = Payload::new(read_object(payload, payload_tape)?);
+        let size = decode(given, signature)?;
+        Ok(Self {
+            token,
+            signed: header_len + 1 + payload_len,
+            signature: &signature[..size],
+            header,
+            payload,
+        })
     }
 
     /// The slot that the token's `alg`, `kid` and `iat` point to.
@@ -109,36 +133,53 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// [`Reason::AlgorithmNotAllowed`] or [`Reason::KeyUnknown`].
     pub(crate) fn slot<'k>(&self, keys: &'k KeyRing, now: u64) -> Result<&'k Slot, Reason> {
-        if self.header.get("alg").and_then(Value::as_str) != Some("HS256") {
+        if !self.header.is_hs256 {
             return Err(Reason::AlgorithmNotAllowed);
         }
         let kid = self.kid().ok_or(Reason::KeyUnknown)?;
-        let iat = self.payload.get("iat").and_then(|iat| iat.as_integer(MAX_INTEGER)).unwrap_or(now);
+        let iat = self.payload.iat().unwrap_or(now);
         keys.effective_at(kid, iat, now).ok_or(Reason::KeyUnknown)
     }
 
     pub(crate) fn kid(&self) -> Option<&'a str> {
-        self.header.get("kid").and_then(Value::as_str)
+        self.header.kid
     }
 
     /// The session that the token claims, where it is a string: for refusing it, never for letting it pass.
     pub(crate) fn claimed_session(&self) -> Option<&'a str> {
-        self.payload.get("sid").and_then(Value::as_str)
+        self.payload.session()
     }
 
     /// The bytes under the signature: header, dot, payload.
     pub(crate) fn signed(&self) -> &'a [u8] {
-        self.signed
+        &self.token[..self.signed]
     }
 
     /// # Errors
     /// [`Reason::SignatureInvalid`].
     pub(crate) fn verify(self, key: &Key) -> Result<Verified<'a>, Reason> {
-        if key.verify(&[self.signed], self.signature) {
-            Ok(Verified { payload: self.payload })
-        } else {
-            Err(Reason::SignatureInvalid)
+        if !key.verify(&[self.signed()], self.signature) {
+            return Err(Reason::SignatureInvalid);
         }
+        // Only a good token's: nobody else may drive out what others need.
+        if let (Some((headers, len)), Some(kid)) = (self.header.new, self.header.kid) {
+            headers.keep(&self.token[..len], kid);
+        }
+        Ok(Verified { payload: self.payload })
+    }
+}
+
+impl<'a> Header<'a> {
+    fn read(letters: &[u8], tape: &'a mut Tape, headers: &'a mut Headers) -> Result<Self, Malformed> {
+        let object = read_object(letters, tape)?;
+        if object.get("crit").is_some() {
+            return Err(Malformed::Crit);
+        }
+        Ok(Self {
+            is_hs256: object.get("alg").and_then(Value::as_str) == Some("HS256"),
+            kid: object.get("kid").and_then(Value::as_str),
+            new: Some((headers, letters.len())),
+        })
     }
 }
 
@@ -151,26 +192,25 @@ impl<'a> Verified<'a> {
 
     /// The session, where it is a string; for diagnosis of tokens that fail later.
     pub(crate) fn session(&self) -> Option<&'a str> {
-        self.payload.get("sid").and_then(Value::as_str)
+        self.payload.session()
     }
 }
 
-fn split(token: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let mut parts = token.splitn(4, |&b| b == b'.');
-    let three = (parts.next()?, parts.next()?, parts.next()?);
-    parts.next().is_none().then_some(three)
+fn dot(text: &[u8]) -> Option<usize> {
+    memchr::memchr(b'.', text)
 }
 
-/// Strict base64url: no padding, no foreign byte, no stray trailing bits.
-fn decode<'b>(text: &[u8], buffer: &'b mut [u8]) -> Result<&'b mut [u8], Malformed> {
-    match URL_SAFE_NO_PAD.decode_slice(text, buffer) {
-        Ok(len) => Ok(&mut buffer[..len]),
+/// Strict base64url: no padding, no foreign byte, no stray trailing bits. Gives the number of bytes.
+fn decode(text: &[u8], buffer: &mut [u8]) -> Result<usize, Malformed> {
+    match URL_SAFE_NO_PAD.decode(text, buffer.as_out()) {
+        Ok(bytes) => Ok(bytes.len()),
         Err(_) => Err(Malformed::Base64),
     }
 }
 
-fn read_object<'a>(text: &'a mut [u8], tape: &'a mut Tape) -> Result<Value<'a>, Malformed> {
-    let value = tape.read(text).map_err(Malformed::Json)?;
+fn read_object<'a>(letters: &[u8], tape: &'a mut Tape) -> Result<Value<'a>, Malformed> {
+    let len = decode(letters, tape.text())?;
+    let value = tape.read(len).map_err(Malformed::Json)?;
     if value.is_object() { Ok(value) } else { Err(Malformed::NotObject) }
 }
 
@@ -180,5 +220,5 @@ pub(crate) fn texts(token: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>
     ["header", "payload"]
         .into_iter()
         .zip(parts)
-        .filter_map(|(name, part)| Some((name, URL_SAFE_NO_PAD.decode(part).ok()?)))
+        .filter_map(|(name, part)| Some((name, URL_SAFE_NO_PAD.decode_to_vec(part).ok()?)))
 }
