@@ -174,8 +174,9 @@ impl<'a> Claims<'a> {
     }
 
     /// Whether a named group of the path has the value of the claim of the same name. `stt` ignores ASCII case; all
-    /// others are equal byte by byte after percent-decoding the group. A number claim is compared with its literal.
-    pub(crate) fn equals_group(&self, name: &str, group: &[u8]) -> bool {
+    /// others are equal byte by byte after percent-decoding the group, if there can be escapes at all. A number claim is compared
+    /// with its literal.
+    pub(crate) fn equals_group(&self, name: &str, group: &[u8], has_escapes: bool) -> bool {
         let expected = match name {
             "cid" => self.cid.as_bytes(),
             "stt" => self.stt.as_bytes(),
@@ -190,7 +191,7 @@ impl<'a> Claims<'a> {
                 text
             }
         };
-        match (group.contains(&b'%'), name == "stt") {
+        match (has_escapes, name == "stt") {
             (false, false) => group == expected,
             (false, true) => group.eq_ignore_ascii_case(expected),
             (true, false) => percent_decoded(group).eq(expected.iter().copied()),

@@ -14,7 +14,7 @@ use crate::reason::Reason;
 use crate::request::{Facts, Occurs, Request, RuleScratch, cookie, header, host_name};
 use crate::secure_token::{self, PARAMETERS};
 use crate::token::{self, TokenScratch, Unverified};
-use crate::uri::{self, Target};
+use crate::uri::{self, Split, Target};
 use alloc::vec::Vec;
 use core::cell::Cell;
 
@@ -182,7 +182,12 @@ pub fn decide<'a, T: Trace>(
     };
     let path = facts.path;
 
+    let is_ambiguous = |segment: Option<&[u8]>| segment.is_some_and(|s| uri::check_token(s).is_err());
+
     let Some((index, misplaced)) = find_route(policy, &facts, trace) else {
+        if is_ambiguous(token_segment) {
+            return refused_before_routing(Reason::UriAmbiguous, listed);
+        }
         let verdict = match policy.fallback {
             Fallback::Allow => {
                 let upstream_uri = upstream_uri(&facts, &core::iter::empty(), out);
@@ -212,6 +217,10 @@ pub fn decide<'a, T: Trace>(
             checker.run(token, patterns, trace)
         }
     };
+    // What decodes has no byte with another reading.
+    if !findings.segment_decoded && is_ambiguous(token_segment) {
+        return refused_before_routing(Reason::UriAmbiguous, listed);
+    }
     let verdict = match outcome {
         Ok(()) => {
             let upstream_uri = upstream_uri(&facts, &stripped_parameters(&route.check), out);
@@ -273,12 +282,15 @@ fn refuse_claimed_session<'a, T: Trace>(
 #[derive(Default)]
 struct Findings<'a> {
     session: Option<&'a str>,
+    /// Whether the token segment was taken for the token, and is well-formed.
+    segment_decoded: bool,
     /// Whether the token segment was the verified token, and its session is on no list.
     segment_session_passed: bool,
     monitored: Bindings,
 }
 
-/// The target: everything between the lists and the routes. Gives the facts and the token segment of the path.
+/// The target: everything between the lists and the routes. Gives the facts and the token segment of the path, which
+/// nobody has looked at yet.
 fn admit<'a, T: Trace>(
     request: Request<'a>,
     geo: &'a dyn Geo,
@@ -286,21 +298,25 @@ fn admit<'a, T: Trace>(
     scratch: &'a mut RuleScratch,
     trace: &mut T,
 ) -> Result<(Facts<'a>, Option<&'a [u8]>), Reason> {
-    let target = uri::parse(request.target).map_err(|ambiguity| {
+    let ambiguous = |ambiguity: uri::Ambiguity, trace: &mut T| {
         trace.note("target", format_args!("{}", ambiguity.text()));
         Reason::UriAmbiguous
-    })?;
-    let (token_segment, path) = match uri::split_token(target.path) {
-        Some((token, rest)) => (Some(token), rest),
-        None => (None, target.path),
     };
+    let Split { target, token, path, has_escapes } =
+        uri::split(request.target).map_err(|ambiguity| ambiguous(ambiguity, trace))?;
+    // Who wants to know how it came to a decision is told of the target first. Others may be told by its token that it is in order.
+    if T::ENABLED
+        && let Some(segment) = token
+    {
+        uri::check_token(segment).map_err(|ambiguity| ambiguous(ambiguity, trace))?;
+    }
     if path.is_empty() {
         trace.note("target", format_args!("nothing follows the token segment"));
         return Err(Reason::UriAmbiguous);
     }
     trace.note("path", format_args!("{}", Bytes(path)));
     let RuleScratch { decoded_path, text } = scratch;
-    let decoded_path: &[u8] = if path.contains(&b'%') {
+    let decoded_path: &[u8] = if has_escapes {
         decoded_path.clear();
         decoded_path.extend(uri::percent_decoded(path));
         decoded_path
@@ -308,7 +324,7 @@ fn admit<'a, T: Trace>(
         path
     };
     let host = host_name(target.authority.unwrap_or(request.host));
-    Ok((Facts { request, target, path, decoded_path, host, geo, country, text }, token_segment))
+    Ok((Facts { request, target, path, has_escapes, decoded_path, host, geo, country, text }, token))
 }
 
 fn prefilter<T: Trace>(
@@ -449,6 +465,8 @@ impl<'a> JwtChecker<'_, 'a> {
             trace.note("token", format_args!("{}", malformed.text()));
             Reason::TokenMalformed
         })?;
+        let is_segment = self.token_segment.is_some_and(|segment| core::ptr::eq(segment, token));
+        self.findings.segment_decoded = is_segment;
         let slot = unverified.slot(&policy.keys, now)?;
         let kid = unverified.kid().unwrap_or_default();
         trace.note("key", format_args!("kid {kid:?}, slot {}", slot.slot));
@@ -476,7 +494,7 @@ impl<'a> JwtChecker<'_, 'a> {
         if claims.sid.is_some_and(|sid| policy.sessions.contains(sid, now)) {
             return Err(Reason::SessionBlacklisted);
         }
-        self.findings.segment_session_passed = self.token_segment == Some(token);
+        self.findings.segment_session_passed = is_segment;
 
         let fits = check.patterns.iter().any(|pattern| {
             let fits = pattern.captures(facts.path, patterns).is_some_and(|groups| {
@@ -485,7 +503,7 @@ impl<'a> JwtChecker<'_, 'a> {
                     groups
                         .get(index)
                         .and_then(|range| facts.path.get(range))
-                        .is_some_and(|group| claims.equals_group(name, group))
+                        .is_some_and(|group| claims.equals_group(name, group, facts.has_escapes))
                 })
             });
             let outcome = if fits { "fits path and claims" } else { "does not fit" };

@@ -10,8 +10,7 @@
 
 use crate::limits::{MAX_DEPTH, MAX_JSON, MAX_MEMBERS, MAX_NODES};
 use alloc::boxed::Box;
-use alloc::vec;
-use core::num::NonZeroU16;
+use core::num::NonZero;
 
 /// The text is not JSON, or over a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub(crate) enum Kind {
     Object,
 }
 
-/// One value. Offsets fit 16 bits: [`MAX_JSON`] is below that.
+/// One value.
 #[derive(Debug, Clone, Copy, Default)]
 struct Node {
     /// [`key`] of the member's name; that of the empty one for elements and the root.
@@ -42,25 +41,24 @@ struct Node {
     /// Text of a scalar: without quotes and decoded for a string, literal for a number.
     text: Span,
     /// Index one past the last descendant.
-    end: u16,
+    end: usize,
     kind: Kind,
 }
 
+/// Where in a text something starts, and where what follows does.
 #[derive(Debug, Clone, Copy, Default)]
 struct Span {
-    start: u16,
-    len: u16,
+    start: usize,
+    end: usize,
 }
 
 impl Span {
     fn of(self, text: &[u8]) -> &[u8] {
-        let start = usize::from(self.start);
-        text.get(start..start + usize::from(self.len)).unwrap_or_default()
+        text.get(self.start..self.end).unwrap_or_default()
     }
 
     fn of_text(self, text: &str) -> &str {
-        let start = usize::from(self.start);
-        text.get(start..start + usize::from(self.len)).unwrap_or_default()
+        text.get(self.start..self.end).unwrap_or_default()
     }
 }
 
@@ -87,25 +85,24 @@ const fn key_of(word: u64, len: usize) -> u64 {
     kept | (len as u64) << 56
 }
 
+/// Room for a text, and for zeros behind it. The length is known to the compiler, so that few places are checked.
+type Text = [u8; MAX_JSON + WORD];
+
 /// A text and its values in document order. Holds room for both from the start.
 #[derive(Debug)]
 pub(crate) struct Tape {
-    text: Box<[u8]>,
-    nodes: Box<[Node]>,
+    text: Box<Text>,
+    nodes: Box<[Node; MAX_NODES]>,
 }
 
 impl Tape {
     pub(crate) fn new() -> Self {
-        Self {
-            text: vec![0; MAX_JSON + WORD].into_boxed_slice(),
-            nodes: vec![Node::default(); MAX_NODES].into_boxed_slice(),
-        }
+        Self { text: Box::new([0; MAX_JSON + WORD]), nodes: Box::new([Node::default(); MAX_NODES]) }
     }
 
     /// Where to put the text.
     pub(crate) fn text(&mut self) -> &mut [u8] {
-        let end = self.text.len() - WORD;
-        &mut self.text[..end]
+        &mut self.text[..MAX_JSON]
     }
 
     /// Reads the first `len` bytes of the text as a whole, decoding its strings in place.
@@ -129,7 +126,7 @@ impl Tape {
 
 /// Where in an object a member is. The root of a text is never one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Member(NonZeroU16);
+pub(crate) struct Member(NonZero<usize>);
 
 /// A value of a text that was read whole.
 #[derive(Debug, Clone, Copy)]
@@ -140,8 +137,10 @@ pub(crate) struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    fn node(self) -> Node {
-        self.nodes.get(self.index).copied().unwrap_or_default()
+    fn node(self) -> &'a Node {
+        const NONE: &Node = &Node { key: 0, name: EMPTY, text: EMPTY, end: 0, kind: Kind::Null };
+        const EMPTY: Span = Span { start: 0, end: 0 };
+        self.nodes.get(self.index).unwrap_or(NONE)
     }
 
     pub(crate) fn kind(self) -> Kind {
@@ -163,34 +162,31 @@ impl<'a> Value<'a> {
 
     /// The members of an object, each with the [`key`] of its name.
     pub(crate) fn members(self) -> impl Iterator<Item = (u64, Member)> {
-        let end = self.node().end;
         let mut next = self.index + 1;
+        let nodes = self.nodes.get(..self.node().end).unwrap_or_default();
         core::iter::from_fn(move || {
-            if next >= usize::from(end) {
-                return None;
-            }
             let member = next;
-            let node = self.nodes.get(member)?;
-            next = usize::from(node.end);
-            Some((node.key, Member(NonZeroU16::new(u16::try_from(member).ok()?)?)))
+            let node = nodes.get(member)?;
+            next = node.end;
+            Some((node.key, Member(NonZero::new(member)?)))
         })
     }
 
     /// One of [`Value::members`].
     pub(crate) fn member(self, member: Member) -> Value<'a> {
-        Value { index: usize::from(member.0.get()), ..self }
+        Value { index: member.0.get(), ..self }
     }
 
     /// Members or elements, in order.
     pub(crate) fn children(self) -> impl Iterator<Item = Value<'a>> + Clone {
-        let end = usize::from(self.node().end);
+        let end = self.node().end;
         let mut next = self.index + 1;
         core::iter::from_fn(move || {
             if next >= end {
                 return None;
             }
             let child = Value { index: next, ..self };
-            next = usize::from(child.node().end);
+            next = child.node().end;
             Some(child)
         })
     }
@@ -217,14 +213,18 @@ impl<'a> Value<'a> {
     /// A number written as a plain non-negative integer: no sign, fraction or exponent, and not above `max`.
     pub(crate) fn as_integer(self, max: u64) -> Option<u64> {
         let digits = self.number()?;
-        let mut value: u64 = 0;
-        for &digit in digits {
-            if !digit.is_ascii_digit() {
-                return None;
-            }
-            value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        // More of them would not fit, and a number has no zeros before it.
+        if digits.len() > 19 {
+            return None;
         }
-        (value <= max).then_some(value)
+        let mut value: u64 = 0;
+        let mut other = false;
+        for &digit in digits {
+            let digit = digit.wrapping_sub(b'0');
+            other |= digit > 9;
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+        }
+        (!other && value <= max).then_some(value)
     }
 
     /// The literal text of a number.
@@ -236,26 +236,26 @@ impl<'a> Value<'a> {
 
 struct Reader<'r> {
     /// With zeros behind it.
-    text: &'r mut [u8],
+    text: &'r mut Text,
     at: usize,
-    nodes: &'r mut [Node],
+    nodes: &'r mut [Node; MAX_NODES],
     count: usize,
 }
 
 impl Reader<'_> {
+    #[inline(always)]
     fn value(&mut self, name: Span, key: u64, depth: usize) -> Result<(), JsonError> {
         let index = self.count;
-        if index >= self.nodes.len() {
+        if index >= MAX_NODES {
             return Err(JsonError::Limit);
         }
         self.count = index + 1;
         let (kind, text) = match self.peek() {
-            b'"' => (Kind::String, self.string()?),
+            b'"' => (Kind::String, self.string()?.0),
             b'0'..=b'9' | b'-' => (Kind::Number, self.number()?),
             other => self.uncommon(other, depth)?,
         };
-        let end = to_u16(self.count)?;
-        self.nodes[index] = Node { key, name, text, end, kind };
+        self.nodes[index] = Node { key, name, text, end: self.count, kind };
         Ok(())
     }
 
@@ -288,8 +288,7 @@ impl Reader<'_> {
             if self.peek() != b'"' {
                 return Err(JsonError::Syntax);
             }
-            let name = self.string()?;
-            let key = key_of(self.word(usize::from(name.start))?, usize::from(name.len));
+            let (name, key) = self.string()?;
             // Most names are told to be new by one bit.
             let bit = 1 << (key.wrapping_mul(SPREAD) >> 58);
             if seen & bit != 0 {
@@ -300,12 +299,9 @@ impl Reader<'_> {
             self.expect(b':')?;
             self.skip_space();
             self.value(name, key, depth + 1)?;
-            self.skip_space();
-            if self.take_if(b'}') {
+            if !self.goes_on(b'}')? {
                 return Ok(());
             }
-            self.expect(b',')?;
-            self.skip_space();
         }
         Err(JsonError::Limit)
     }
@@ -317,12 +313,9 @@ impl Reader<'_> {
         }
         loop {
             self.value(Span::default(), 0, depth + 1)?;
-            self.skip_space();
-            if self.take_if(b']') {
+            if !self.goes_on(b']')? {
                 return Ok(());
             }
-            self.expect(b',')?;
-            self.skip_space();
         }
     }
 
@@ -336,46 +329,61 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Takes what follows a member or an element: a comma, or the closing bracket.
+    #[inline(always)]
+    fn goes_on(&mut self, closing: u8) -> Result<bool, JsonError> {
+        self.skip_space();
+        let byte = self.peek();
+        self.at += 1;
+        if byte == b',' {
+            self.skip_space();
+            Ok(true)
+        } else if byte == closing {
+            Ok(false)
+        } else {
+            Err(JsonError::Syntax)
+        }
+    }
+
     /// Compares a new name with the earlier members of the object whose first one is at `first`.
     #[inline(never)]
     fn refuse_duplicate(&self, first: usize, name: Span) -> Result<(), JsonError> {
-        let name = name.of(self.text);
+        let name = name.of(&*self.text);
         let mut sibling = first;
         while sibling < self.count {
             let node = self.nodes[sibling];
-            if node.name.of(self.text) == name {
+            if node.name.of(&*self.text) == name {
                 return Err(JsonError::Duplicate);
             }
-            sibling = usize::from(node.end);
+            sibling = node.end;
         }
         Ok(())
     }
 
-    fn string(&mut self) -> Result<Span, JsonError> {
+    /// A string, and its [`key`].
+    #[inline(always)]
+    fn string(&mut self) -> Result<(Span, u64), JsonError> {
         let start = self.at + 1;
+        let first = self.word(start)?;
         let mut at = start;
-        // Most strings hold no escape and stay as they are.
-        loop {
-            let ends = string_ends(self.word(at)?);
-            if ends != 0 {
-                at += (ends.trailing_zeros() / 8) as usize;
-                break;
-            }
+        let mut ends = string_ends(first);
+        while ends == 0 {
             at += WORD;
+            ends = string_ends(self.word(at)?);
         }
-        match self.text[at] {
-            b'"' => {
-                self.at = at + 1;
-                span(start, at)
-            }
-            b'\\' => self.escaped_string(start, at),
-            _ => Err(JsonError::Syntax),
+        at += (ends.trailing_zeros() / 8) as usize;
+        // Most strings hold no escape and stay as they are.
+        if self.text.get(at) == Some(&b'"') {
+            self.at = at + 1;
+            return Ok((Span { start, end: at }, key_of(first, at - start)));
         }
+        self.escaped_string(start, at)
     }
 
     /// The rest of a string whose first escape is at `at`: decodes in place.
+    #[cold]
     #[inline(never)]
-    fn escaped_string(&mut self, start: usize, at: usize) -> Result<Span, JsonError> {
+    fn escaped_string(&mut self, start: usize, at: usize) -> Result<(Span, u64), JsonError> {
         let (mut read, mut write) = (at, at);
         loop {
             match self.text.get(read).copied() {
@@ -383,7 +391,8 @@ impl Reader<'_> {
                     self.at = read + 1;
                     // What is left over may be the half of a character.
                     self.text[write..read].fill(b' ');
-                    return span(start, write);
+                    let decoded = Span { start, end: write };
+                    return Ok((decoded, key(decoded.of(&*self.text))));
                 }
                 Some(b'\\') => {
                     let (decoded, next) = self.escape(read + 1)?;
@@ -457,7 +466,7 @@ impl Reader<'_> {
             let _signed = self.take_if(b'+') || self.take_if(b'-');
             self.digits()?;
         }
-        span(start, self.at)
+        Ok(Span { start, end: self.at })
     }
 
     /// One digit or more.
@@ -474,9 +483,9 @@ impl Reader<'_> {
         if self.text.get(self.at..end) != Some(word) {
             return Err(JsonError::Syntax);
         }
-        let text = span(self.at, end);
+        let text = Span { start: self.at, end };
         self.at = end;
-        text
+        Ok(text)
     }
 
     /// The next byte; zero at the end.
@@ -500,7 +509,16 @@ impl Reader<'_> {
         if self.take_if(byte) { Ok(()) } else { Err(JsonError::Syntax) }
     }
 
+    #[inline(always)]
     fn skip_space(&mut self) {
+        if self.peek() <= b' ' {
+            self.skip_all_space();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn skip_all_space(&mut self) {
         while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
             self.at += 1;
         }
@@ -508,7 +526,7 @@ impl Reader<'_> {
 }
 
 /// Spreads keys over 64 bits such that no two of the usual names of a token meet.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const SPREAD: u64 = 0xfa0b_8518_8296_f5eb;
 
 /// The bytes of a word that end a string or are more than they look like: quote, backslash, control characters. They have
 /// their highest bit set in the answer. Above the lowest one that is set others may be set that are none of these.
@@ -521,14 +539,6 @@ const fn string_ends(word: u64) -> u64 {
     let backslash = backslash.wrapping_sub(LOW) & !backslash;
     let control = word.wrapping_sub(LOW * 0x20) & !word;
     (quote | backslash | control) & HIGH
-}
-
-fn span(start: usize, end: usize) -> Result<Span, JsonError> {
-    Ok(Span { start: to_u16(start)?, len: to_u16(end - start)? })
-}
-
-fn to_u16(value: usize) -> Result<u16, JsonError> {
-    u16::try_from(value).map_err(|_| JsonError::Limit)
 }
 
 #[cfg(test)]

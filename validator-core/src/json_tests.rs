@@ -129,6 +129,25 @@ fn limits_hold_at_their_boundary() {
 }
 
 #[test]
+fn keys_tell_short_names_apart() {
+    assert_ne!(key(b"iat"), key(b"iat\0"));
+    assert_ne!(key(b""), key(b"\0"));
+    assert_eq!(key(b"client_a"), key(b"client_b"), "seven bytes and the length");
+    // Names with the same key are told apart all the same, and found.
+    let text = r#"{"client_a":1,"client_b":2,"":3}"#;
+    let values = ["client_a", "client_b", "client_c", ""];
+    let found = |root: Value<'_>| values.map(|name| root.get(name).and_then(|v| v.as_integer(9)));
+    assert_eq!(read(text, found), Ok([Some(1), Some(2), None, Some(3)]));
+    let usual = "iat exp cid stt cip geo geo-tw local sid asn nbf alg kid typ iss sub aud jti crit scope";
+    let mut seen = 0_u64;
+    for name in usual.split(' ') {
+        let bit = 1 << (key(name.as_bytes()).wrapping_mul(SPREAD) >> 58);
+        assert_eq!(seen & bit, 0, "{name} meets another name");
+        seen |= bit;
+    }
+}
+
+#[test]
 fn integers() {
     for (text, expected) in [
         ("0", Some(0)),

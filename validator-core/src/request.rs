@@ -102,6 +102,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) request: Request<'a>,
     pub(crate) target: Target<'a>,
     pub(crate) path: &'a [u8],
+    /// Whether `path` has percent escapes.
+    pub(crate) has_escapes: bool,
     /// The path with percent escapes decoded. Origins decode it, so rules must, or `/%61dmin` would slip past `/admin`.
     pub(crate) decoded_path: &'a [u8],
     pub(crate) host: &'a [u8],

@@ -52,7 +52,7 @@ impl Secret {
         }
         Some(Self(match algorithm {
             Algorithm::Md5 => Prepared::Md5(Md5::new_with_prefix(secret)),
-            Algorithm::HmacSha256 => Prepared::Hmac(Key::prepare(secret)?),
+            Algorithm::HmacSha256 => Prepared::Hmac(Key::prepare(secret)),
         }))
     }
 

@@ -56,8 +56,32 @@ impl Ambiguity {
 /// Reads a request target.
 ///
 /// # Errors
-/// The first [`Ambiguity`] found.
+/// An [`Ambiguity`] of the target.
 pub fn parse(target: &[u8]) -> Result<Target<'_>, Ambiguity> {
+    let split = split(target)?;
+    split.token.map_or(Ok(()), check_token)?;
+    Ok(split.target)
+}
+
+/// A target and where its token ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Split<'a> {
+    /// The target as a whole.
+    pub(crate) target: Target<'a>,
+    /// The path's leading segment, where it has the shape of a token; see [`split_token`]. It is the one part that has not
+    /// been looked at yet: [`check_token`] does, and whoever decodes it need not.
+    pub(crate) token: Option<&'a [u8]>,
+    /// The path behind the token.
+    pub(crate) path: &'a [u8],
+    /// Whether `path` has percent escapes.
+    pub(crate) has_escapes: bool,
+}
+
+/// Reads a request target but for its token, which is most of it.
+///
+/// # Errors
+/// An [`Ambiguity`] of the rest.
+pub(crate) fn split(target: &[u8]) -> Result<Split<'_>, Ambiguity> {
     if target.len() > MAX_TARGET {
         return Err(Ambiguity::Length);
     }
@@ -67,13 +91,28 @@ pub fn parse(target: &[u8]) -> Result<Target<'_>, Ambiguity> {
         let (authority, rest) = split_absolute(target).ok_or(Ambiguity::Form)?;
         (Some(authority), rest)
     };
-    let path_len = check_path(origin_form)?;
+    // A fragment before the query is refused with the path, one in it with the query.
+    let path_len = memchr::memchr(b'?', origin_form).unwrap_or(origin_form.len());
     let (path, query) = origin_form.split_at(path_len);
     let query = query.get(1..);
+    let (token, behind) = match split_token(path) {
+        Some((token, behind)) => (Some(token), behind),
+        None => (None, path),
+    };
+    let has_escapes = check_path(behind)?;
     if let Some(query) = query {
         check_query(query)?;
     }
-    Ok(Target { origin_form, path, query, authority })
+    let target = Target { origin_form, path, query, authority };
+    Ok(Split { target, token, path: behind, has_escapes })
+}
+
+/// Checks the token segment of a target. Neither a dot segment nor a slash can be in it.
+///
+/// # Errors
+/// An [`Ambiguity`] of the segment.
+pub(crate) fn check_token(segment: &[u8]) -> Result<(), Ambiguity> {
+    check_path(segment).map(drop)
 }
 
 /// The path's leading segment, where it has the shape of a JWT, and the path after it.
@@ -85,7 +124,7 @@ pub fn parse(target: &[u8]) -> Result<Target<'_>, Ambiguity> {
 pub fn split_token(path: &[u8]) -> Option<(&[u8], &[u8])> {
     let (segment, rest) = first_segment(path);
     let opens_object = matches!(segment.get(..3)?, b"eyJ" | b"eyA" | b"ewo" | b"ew0" | b"ewk" | b"e30");
-    (opens_object && segment.contains(&b'.')).then_some((segment, rest))
+    (opens_object && memchr::memchr(b'.', segment).is_some()).then_some((segment, rest))
 }
 
 /// A name or address and perhaps a port, or nothing. Of anything else, such as `a:80@b`, two readers may take different
@@ -107,7 +146,7 @@ pub fn is_plain_authority(host: &[u8]) -> bool {
 #[must_use]
 pub(crate) fn first_segment(path: &[u8]) -> (&[u8], &[u8]) {
     let body = path.get(1..).unwrap_or_default();
-    body.split_at(body.iter().position(|&b| b == b'/').unwrap_or(body.len()))
+    body.split_at(memchr::memchr(b'/', body).unwrap_or(body.len()))
 }
 
 /// The bytes of `text` with percent escapes decoded; an escape that is not one stays as it is.
@@ -155,7 +194,7 @@ const NOTABLE: [bool; 256] = {
         notable[byte] = true;
         byte += 1;
     }
-    let mut rest: &[u8] = b"/?%\\#\x7f";
+    let mut rest: &[u8] = b"/%\\#\x7f";
     while let [byte, tail @ ..] = rest {
         notable[*byte as usize] = true;
         rest = tail;
@@ -163,18 +202,22 @@ const NOTABLE: [bool; 256] = {
     notable
 };
 
-/// Checks the path at the start of `origin_form` and returns its length.
-fn check_path(origin_form: &[u8]) -> Result<usize, Ambiguity> {
+/// Checks a path, or a part of one that ends with a segment, and tells whether it has percent escapes.
+fn check_path(path: &[u8]) -> Result<bool, Ambiguity> {
+    if is_plain(path) {
+        return Ok(false);
+    }
+    let mut has_escapes = false;
     let mut at = 0;
     loop {
-        let rest = &origin_form[at..];
+        let rest = &path[at..];
         let Some(plain) = rest.iter().position(|&byte| NOTABLE[usize::from(byte)]) else {
-            return Ok(origin_form.len());
+            return Ok(has_escapes);
         };
         at += plain;
         let (byte, after) = (rest[plain], &rest[plain + 1..]);
+        has_escapes |= byte == b'%';
         at += match byte {
-            b'?' => return Ok(at),
             b'/' => match after.first() {
                 Some(b'/') => return Err(Ambiguity::EmptySegment),
                 Some(b'.' | b'%') if is_dot_segment(after) => return Err(Ambiguity::DotSegment),
@@ -196,6 +239,38 @@ fn check_path(origin_form: &[u8]) -> Result<usize, Ambiguity> {
             _ => return Err(Ambiguity::Control),
         };
     }
+}
+
+/// Whether most paths' answer holds: slashes stand alone and before no dot, and all other bytes mean only themselves. Short
+/// paths are none of its business.
+fn is_plain(path: &[u8]) -> bool {
+    // Bytes that are looked at together, each with its next one. Nothing in the loop depends on what was found, so that the
+    // compiler makes vectors of them.
+    const TOGETHER: usize = 16;
+    let Some(last) = path.len().checked_sub(TOGETHER + 1) else { return false };
+    let mut notable = 0;
+    let mut at = 0;
+    loop {
+        let Some(window) = path[at..].first_chunk::<{ TOGETHER + 1 }>() else { return false };
+        let mut found = [0; TOGETHER];
+        for (index, found) in found.iter_mut().enumerate() {
+            let (byte, next) = (window[index], window[index + 1]);
+            *found = u8::from(byte <= b' ')
+                | u8::from(byte == 0x7f)
+                | u8::from(byte == b'#')
+                | u8::from(byte == b'%')
+                | u8::from(byte == b'\\')
+                // `/` or `.`
+                | (u8::from(byte == b'/') & u8::from(next | 1 == b'/'));
+        }
+        notable |= u128::from_le_bytes(found);
+        if at == last {
+            break;
+        }
+        at = last.min(at + TOGETHER);
+    }
+    // The last byte was only ever a next one.
+    notable == 0 && path.last().is_some_and(|&byte| byte == b'/' || !NOTABLE[usize::from(byte)])
 }
 
 fn check_query(query: &[u8]) -> Result<(), Ambiguity> {

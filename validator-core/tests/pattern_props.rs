@@ -14,6 +14,19 @@ const SEED: &str = r"/Content/Channel/(?<cid>.*?)/(?<stt>.*?)/.*\.(m4a|m4v|m4i|t
 
 const PATTERNS: &[&str] = &[
     SEED,
+    // Groups that end at a text: the shorter way, and what must not take it.
+    r"/Content/Channel/(?<cid>[^/]+)/(?<stt>[^/]+)/.*\.(mpd|m3u8)",
+    r"/(?<a>.*?)/(?<b>[^/]*)/ab?",
+    r"/(?<a>.+?)/(?<b>.*?)/[a-b]*",
+    r"/(?<a>.{2,}?)ab(?<b>[^/]+)/(a|/)*",
+    r"/(?<a>[^/]*?)//(?<b>(?s:.)*?)/.?",
+    r"/(?<a>.*?)/(?<b>.*)/a*",
+    r"/(?<a>[^/]+)a(?<b>[^/]*)/.*",
+    r"/(?<a>[^a]*?)/(?<b>.*?)/.*",
+    r"/(?<a>.*?)/(?<b>.*?)/(?<c>.*)",
+    r"/(?<a>.*?)/.*/",
+    r"(?<a>.*?)a",
+    r"/(?<a>.*?)a/\n?.*b?",
     // Lazy and greedy.
     r"/(?<a>.*)/(?<b>.*?)/(?<c>.*)",
     r"/(?<a>.+?)(?<b>/.*)?",

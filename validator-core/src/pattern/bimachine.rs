@@ -26,6 +26,8 @@ pub(super) struct Bimachine {
     pub(super) moves: Box<[Move]>,
     /// The group bounds that moves pass.
     pub(super) bounds: Box<[u32]>,
+    /// The notes from which no plain byte leads away.
+    pub(super) settled: Box<[u32]>,
 }
 
 /// A move that is more than a change of state.
@@ -64,6 +66,19 @@ impl Bimachine {
             }
         }
         false
+    }
+
+    /// Likewise for a haystack of plain bytes, of which most need not be read.
+    pub(super) fn is_plain_match(&self, haystack: &[u8]) -> bool {
+        let mut note = self.end;
+        for &byte in haystack.iter().rev() {
+            if self.settled.contains(&note) {
+                break;
+            }
+            let Some(row) = row(&self.notes, note) else { return false };
+            note = row[self.class(byte)];
+        }
+        note != DEAD && self.notes[note as usize + self.class_count + START] != NO_MOVE
     }
 
     /// Whether the whole haystack matches, with the starts and ends of the groups.
@@ -145,6 +160,7 @@ impl Bimachine {
             + size_of_val(&*self.steps)
             + size_of_val(&*self.moves)
             + size_of_val(&*self.bounds)
+            + size_of_val(&*self.settled)
     }
 }
 

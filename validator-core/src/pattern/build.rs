@@ -10,6 +10,7 @@ use regex_automata::util::look::Look;
 use regex_automata::util::primitives::StateID;
 
 use super::bimachine::{Bimachine, COLUMN, DEAD, MAX_CLASSES, Move, NO_MOVE, SPECIAL};
+use super::segments::PLAIN;
 use super::{Limits, PatternError};
 
 /// Makes the tables. `groups` has, for each group of the NFA, its index among the named ones.
@@ -62,6 +63,12 @@ pub(super) fn bimachine(
         done += 1;
     }
 
+    let class_of = |byte: u8| usize::from(graph.classes[usize::from(byte)]);
+    let settled = (table.chunks_exact(width).zip((0_u32..).step_by(width)))
+        .filter(|(row, note)| PLAIN.into_iter().all(|byte| row[class_of(byte)] == *note))
+        .map(|(_, note)| note)
+        .collect();
+
     // Rows are read at full length.
     table.extend([DEAD; MAX_CLASSES]);
     Ok(Bimachine {
@@ -72,6 +79,7 @@ pub(super) fn bimachine(
         steps: graph.steps(&mut budget)?,
         moves: moves.list.into(),
         bounds: bounds.all.into(),
+        settled,
     })
 }
 

@@ -1,0 +1,150 @@
+//! A shorter way for the usual pattern: groups that each end at a text, and behind them a rest without groups.
+//!
+//! `(?<cid>.*?)/(?<stt>[^/]+)/.*\.ts` is one. A backtracking matcher, whose answer counts, first ends a lazy group at the first
+//! place where the text behind it stands, and goes on only if what follows cannot match from there. A group that cannot
+//! hold a slash, with a slash behind it, can end at the first one only. So whenever the rest matches behind the first of
+//! all those places, these are the groups, and nothing else needs to be tried. Where it does not, this way has no answer, and the
+//! bimachine has.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use regex_automata::nfa::thompson::{self, WhichCaptures};
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use super::bimachine::Bimachine;
+use super::{Limits, build, compile};
+
+/// The bytes that every group and most states of a rest treat alike: what a path usually consists of.
+pub(super) const PLAIN: core::ops::RangeInclusive<u8> = b' '..=b'~';
+
+pub(super) struct Segments {
+    list: Box<[Segment]>,
+    /// Matches what is behind the last group and its text.
+    rest: Bimachine,
+}
+
+struct Segment {
+    /// Bytes that the group has at least.
+    min: usize,
+    /// Whether the group may hold a slash.
+    crosses: bool,
+    /// The text behind the group.
+    end: Box<[u8]>,
+}
+
+impl Segments {
+    /// The shorter way for a pattern with this number of named groups, if there is one.
+    pub(super) fn new(hir: &Hir, named: usize, limits: &Limits) -> Option<Segments> {
+        let HirKind::Concat(parts) = hir.kind() else { return None };
+        if !hir.properties().look_set().is_empty() {
+            return None;
+        }
+        let pairs = parts.chunks_exact(2).map_while(|pair| Segment::new(&pair[0], &pair[1]));
+        let list: Box<[Segment]> = pairs.collect();
+        // Further ones would be groups of the rest.
+        if list.is_empty() || list.len() != named {
+            return None;
+        }
+        let rest: Vec<Hir> = parts[2 * list.len()..].to_vec();
+        let config = thompson::Config::new().which_captures(WhichCaptures::None);
+        let nfa = compile(&Hir::concat(rest), config, limits).ok()?;
+        let rest = build::bimachine(&nfa, &[], limits).ok()?;
+        Some(Segments { list, rest })
+    }
+
+    /// Whether this way leads to a match; then `bounds` has the groups' starts and ends.
+    pub(super) fn captures(&self, haystack: &[u8], bounds: &mut [usize]) -> bool {
+        if !is_plain(haystack) {
+            return false;
+        }
+        let mut at = 0;
+        for (segment, [start, end]) in self.list.iter().zip(bounds.as_chunks_mut().0) {
+            let Some(len) = haystack.get(at..).and_then(|haystack| segment.find(haystack)) else { return false };
+            (*start, *end) = (at, at + len);
+            at += len + segment.end.len();
+        }
+        haystack.get(at..).is_some_and(|rest| self.rest.is_plain_match(rest))
+    }
+
+    /// Heap memory, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        let ends: usize = self.list.iter().map(|segment| segment.end.len()).sum();
+        size_of_val(&*self.list) + ends + self.rest.memory()
+    }
+}
+
+impl Segment {
+    fn new(group: &Hir, end: &Hir) -> Option<Segment> {
+        let HirKind::Capture(capture) = group.kind() else { return None };
+        let HirKind::Repetition(repetition) = capture.sub.kind() else { return None };
+        let HirKind::Class(Class::Unicode(class)) = repetition.sub.kind() else { return None };
+        let HirKind::Literal(literal) = end.kind() else { return None };
+        let has = |byte: u8| {
+            let character = char::from(byte);
+            class.iter().any(|range| (range.start()..=range.end()).contains(&character))
+        };
+        let crosses = has(b'/');
+        let only_place = if crosses { !repetition.greedy } else { literal.0.first() == Some(&b'/') };
+        let fits = capture.name.is_some()
+            && repetition.max.is_none()
+            && PLAIN.into_iter().all(|byte| byte == b'/' || has(byte))
+            && !literal.0.is_empty()
+            && only_place;
+        fits.then(|| Segment { min: repetition.min as usize, crosses, end: literal.0.clone() })
+    }
+
+    /// The length of the group at the start of `haystack`.
+    fn find(&self, haystack: &[u8]) -> Option<usize> {
+        if self.crosses {
+            let behind = haystack.get(self.min..)?;
+            let found = match &*self.end {
+                [byte] => memchr::memchr(*byte, behind),
+                text => memchr::memmem::find(behind, text),
+            };
+            return found.map(|len| self.min + len);
+        }
+        let len = memchr::memchr(b'/', haystack)?;
+        (len >= self.min && haystack[len..].starts_with(&self.end)).then_some(len)
+    }
+}
+
+/// Whether all bytes are among [`PLAIN`].
+fn is_plain(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks();
+    let mut other = 0;
+    for word in words {
+        other |= others(u64::from_le_bytes(*word));
+    }
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    (other | others(u64::from_le_bytes(last))) == 0
+}
+
+/// Not zero if a byte of the word is beyond [`PLAIN`].
+const fn others(word: u64) -> u64 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let controls = word.wrapping_sub(LOW * 0x20) & !word;
+    // Of seven bits, only all of them are one below a carry.
+    let deletes = (word & !HIGH).wrapping_add(LOW);
+    (word | controls | deletes) & HIGH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_bytes() {
+        for byte in 0..=u8::MAX {
+            for at in 0..20 {
+                let mut bytes = *b"/Content/Channel/ab~";
+                bytes[at] = byte;
+                assert_eq!(is_plain(&bytes), PLAIN.contains(&byte), "{byte} at {at}");
+                assert_eq!(is_plain(&bytes[at..=at]), PLAIN.contains(&byte), "{byte}");
+            }
+        }
+        assert!(is_plain(b""));
+    }
+}
