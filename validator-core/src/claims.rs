@@ -13,6 +13,8 @@ use ipnet::IpNet;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Payload<'a> {
     object: Value<'a>,
+    /// `iat`, where it is as it must be.
+    pub(crate) issued: Option<u64>,
     iat: Option<Member>,
     exp: Option<Member>,
     cid: Option<Member>,
@@ -42,6 +44,7 @@ impl<'a> Payload<'a> {
         const ASN: u64 = json::key(b"asn");
         let mut payload = Self {
             object,
+            issued: None,
             iat: None,
             exp: None,
             cid: None,
@@ -71,12 +74,8 @@ impl<'a> Payload<'a> {
             };
             *place = Some(member);
         }
+        payload.issued = payload.iat.and_then(|iat| payload.value(iat).as_integer(MAX_INTEGER));
         payload
-    }
-
-    /// `iat`, where it is as it must be.
-    pub(crate) fn iat(&self) -> Option<u64> {
-        self.value(self.iat?).as_integer(MAX_INTEGER)
     }
 
     /// `sid`, where it is a string.
@@ -142,7 +141,7 @@ impl<'a> Claims<'a> {
         let present = |name, claim: Option<Member>| {
             claim.map(|member| payload.value(member)).ok_or(BadClaim::missing(name))
         };
-        let (iat, exp) = (present("iat", payload.iat)?, present("exp", payload.exp)?);
+        let (_, exp) = (present("iat", payload.iat)?, present("exp", payload.exp)?);
         let (cid, stt) = (present("cid", payload.cid)?, present("stt", payload.stt)?);
 
         let time = |name, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(BadClaim::invalid(name));
@@ -155,7 +154,7 @@ impl<'a> Claims<'a> {
         let stt = stt.as_str().filter(|stt| is_technology(stt)).ok_or(BadClaim::invalid("stt"))?;
         let claims = Self {
             payload,
-            iat: time("iat", iat)?,
+            iat: payload.issued.ok_or(BadClaim::invalid("iat"))?,
             exp: time("exp", exp)?,
             nbf: optional(payload.nbf).map(|nbf| time("nbf", nbf)).transpose()?,
             sid: optional(payload.sid).map(|sid| text("sid", sid)).transpose()?,

@@ -11,7 +11,7 @@ use crate::policy::{
 };
 use crate::query::{self, Found};
 use crate::reason::Reason;
-use crate::request::{Facts, Occurs, Request, RuleScratch, cookie, header, host_name};
+use crate::request::{Facts, Occurs, Request, RuleScratch, cookie, header};
 use crate::secure_token::{self, PARAMETERS};
 use crate::token::{self, TokenScratch, Unverified};
 use crate::uri::{self, Split, Target};
@@ -176,68 +176,100 @@ pub fn decide<'a, T: Trace>(
         }
         Err(reason) => return refused_before_routing(reason, None),
     };
-    let (facts, token_segment) = match admit(request, geo, country, rules, trace) {
-        Ok(admitted) => admitted,
+    let facts = match admit(request, geo, country, rules, trace) {
+        Ok(facts) => facts,
         Err(reason) => return refused_before_routing(reason, listed),
     };
-    let path = facts.path;
+    let decider = Decider { policy, now, listed, token, claimed, patterns, out };
+    match find_route(policy, &facts, trace) {
+        Some(index) => decider.on_route(index, &facts, false, trace),
+        None => match find_misplaced(policy, &facts, trace) {
+            Some((index, facts)) => decider.on_route(index, &facts, true, trace),
+            None => decider.on_no_route(&facts, trace),
+        },
+    }
+}
 
-    let is_ambiguous = |segment: Option<&[u8]>| segment.is_some_and(|s| uri::check_token(s).is_err());
+/// What a decision is made with, once its route is known.
+struct Decider<'a> {
+    policy: &'a Policy,
+    now: u64,
+    listed: Option<Reason>,
+    token: &'a mut TokenScratch,
+    claimed: &'a mut ClaimedScratch,
+    patterns: &'a mut PatternScratch,
+    out: &'a mut Vec<u8>,
+}
 
-    let Some((index, misplaced)) = find_route(policy, &facts, trace) else {
-        if is_ambiguous(token_segment) {
+impl<'a> Decider<'a> {
+    fn on_no_route<T: Trace>(self, facts: &Facts<'a>, trace: &mut T) -> Decision<'a> {
+        let Self { policy, now, listed, claimed, out, .. } = self;
+        if is_ambiguous(facts.token) {
             return refused_before_routing(Reason::UriAmbiguous, listed);
         }
         let verdict = match policy.fallback {
             Fallback::Allow => {
-                let upstream_uri = upstream_uri(&facts, &core::iter::empty(), out);
+                let upstream_uri = upstream_uri(facts, &core::iter::empty(), out);
                 Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: None }
             }
             Fallback::Deny => Verdict::Deny { reason: Reason::NoRoute, status: Reason::NoRoute.status() },
         };
+        let path = facts.path;
         let decision =
             Decision { verdict, route: None, session: None, monitored: Bindings::default(), listed, path };
-        return refuse_claimed_session(decision, policy, &request, token_segment, now, claimed, trace);
-    };
-    let route = &policy.routes[index];
-    let is_misplaced = misplaced.is_some();
-    let facts = misplaced.unwrap_or(facts);
-    let path = facts.path;
-
-    let mut findings = Findings::default();
-    let outcome = match &route.check {
-        Check::Allow => Ok(()),
-        Check::Deny => Err(Reason::RuleDenied),
-        Check::SecureToken(check) => check_secure_token(check, &facts, now, trace),
-        // Routes before this one never saw the shifted path, so a good token in another place must not open it.
-        Check::ContentJwt(_) if is_misplaced => Err(Reason::TokenMalformed),
-        Check::ContentJwt(check) => {
-            let checker =
-                JwtChecker { policy, check, facts: &facts, token_segment, now, findings: &mut findings };
-            checker.run(token, patterns, trace)
-        }
-    };
-    // What decodes has no byte with another reading.
-    if !findings.segment_decoded && is_ambiguous(token_segment) {
-        return refused_before_routing(Reason::UriAmbiguous, listed);
+        refuse_claimed_session(decision, policy, &facts.request, facts.token, now, claimed, trace)
     }
-    let verdict = match outcome {
-        Ok(()) => {
-            let upstream_uri = upstream_uri(&facts, &stripped_parameters(&route.check), out);
-            Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: findings.session }
+
+    /// What the route says. On one that was found behind a misplaced token, nothing passes.
+    #[inline(always)]
+    fn on_route<T: Trace>(
+        self,
+        index: usize,
+        facts: &Facts<'a>,
+        is_misplaced: bool,
+        trace: &mut T,
+    ) -> Decision<'a> {
+        let Self { policy, now, listed, token, claimed, patterns, out } = self;
+        let route = &policy.routes[index];
+        let mut findings = Findings::default();
+        let outcome = match &route.check {
+            Check::Allow => Ok(()),
+            Check::Deny => Err(Reason::RuleDenied),
+            Check::SecureToken(check) => check_secure_token(check, facts, now, trace),
+            // Routes before this one never saw the shifted path, so a good token in another place must not open it.
+            Check::ContentJwt(_) if is_misplaced => Err(Reason::TokenMalformed),
+            Check::ContentJwt(check) => {
+                let checker = JwtChecker { policy, check, facts, now, findings: &mut findings };
+                checker.run(token, patterns, trace)
+            }
+        };
+        // What was decoded has no byte with another reading.
+        if !findings.segment_decoded && is_ambiguous(facts.token) {
+            return refused_before_routing(Reason::UriAmbiguous, listed);
         }
-        Err(reason) => refuse(route, reason, &facts, out),
-    };
-    let decision = Decision {
-        verdict,
-        route: Some(index),
-        session: findings.session,
-        monitored: findings.monitored,
-        listed,
-        path,
-    };
-    let unchecked_segment = token_segment.filter(|_| !findings.segment_session_passed);
-    refuse_claimed_session(decision, policy, &request, unchecked_segment, now, claimed, trace)
+        let verdict = match outcome {
+            Ok(()) => {
+                let upstream_uri = upstream_uri(facts, &stripped_parameters(&route.check), out);
+                Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: findings.session }
+            }
+            Err(reason) => refuse(route, reason, facts, out),
+        };
+        let decision = Decision {
+            verdict,
+            route: Some(index),
+            session: findings.session,
+            monitored: findings.monitored,
+            listed,
+            path: facts.path,
+        };
+        let unchecked = facts.token.filter(|_| !findings.segment_session_passed);
+        refuse_claimed_session(decision, policy, &facts.request, unchecked, now, claimed, trace)
+    }
+}
+
+/// Whether a token segment that nobody could decode has more than one reading.
+fn is_ambiguous(segment: Option<&[u8]>) -> bool {
+    segment.is_some_and(|segment| uri::check_token(segment).is_err())
 }
 
 /// Refuses a request on a session port whose token segment claims a blacklisted session, where nothing else has refused
@@ -289,15 +321,15 @@ struct Findings<'a> {
     monitored: Bindings,
 }
 
-/// The target: everything between the lists and the routes. Gives the facts and the token segment of the path, which
-/// nobody has looked at yet.
+/// The target: everything between the lists and the routes.
+#[inline(always)]
 fn admit<'a, T: Trace>(
     request: Request<'a>,
     geo: &'a dyn Geo,
     country: Cell<Option<Option<crate::geo::Country>>>,
     scratch: &'a mut RuleScratch,
     trace: &mut T,
-) -> Result<(Facts<'a>, Option<&'a [u8]>), Reason> {
+) -> Result<Facts<'a>, Reason> {
     let ambiguous = |ambiguity: uri::Ambiguity, trace: &mut T| {
         trace.note("target", format_args!("{}", ambiguity.text()));
         Reason::UriAmbiguous
@@ -323,10 +355,10 @@ fn admit<'a, T: Trace>(
     } else {
         path
     };
-    let host = host_name(target.authority.unwrap_or(request.host));
-    Ok((Facts { request, target, path, has_escapes, decoded_path, host, geo, country, text }, token))
+    Ok(Facts { request, target, token, path, has_escapes, decoded_path, geo, country, text })
 }
 
+#[inline(always)]
 fn prefilter<T: Trace>(
     policy: &Policy,
     request: &Request<'_>,
@@ -374,21 +406,13 @@ fn refused_before_routing<'a>(reason: Reason, listed: Option<Reason>) -> Decisio
 }
 
 /// The first route whose conditions hold.
-///
-/// Where none does and the default is to deny, the first segment may still be a damaged token that no longer has the
-/// shape of one. The path behind it is then tried, on routes that take a token there; such a request can only be
-/// refused, but with the route's own answer and `token_malformed` instead of `no_route`. The facts for that reading come
-/// along.
-fn find_route<'a, T: Trace>(
-    policy: &'a Policy,
-    facts: &Facts<'a>,
-    trace: &mut T,
-) -> Option<(usize, Option<Facts<'a>>)> {
+#[inline(always)]
+fn find_route<T: Trace>(policy: &Policy, facts: &Facts<'_>, trace: &mut T) -> Option<usize> {
     for (index, route) in policy.routes.iter().enumerate() {
         match route.when.first_failing(facts) {
             None => {
                 trace.note("route", format_args!("{} decides", route.name));
-                return Some((index, None));
+                return Some(index);
             }
             Some(group) if T::ENABLED => {
                 let conditions: Vec<&str> = group.iter().map(|condition| condition.text()).collect();
@@ -397,6 +421,20 @@ fn find_route<'a, T: Trace>(
             Some(_) => {}
         }
     }
+    None
+}
+
+/// The route of a damaged token that no longer has the shape of one.
+///
+/// Where no route's conditions hold and the default is to deny, the path behind the first segment is tried, on routes that
+/// take a token there; such a request can only be refused, but with the route's own answer and `token_malformed` instead
+/// of `no_route`. The facts for that reading come along.
+#[inline(never)]
+fn find_misplaced<'a, T: Trace>(
+    policy: &Policy,
+    facts: &Facts<'a>,
+    trace: &mut T,
+) -> Option<(usize, Facts<'a>)> {
     if policy.fallback == Fallback::Allow || facts.path.len() != facts.target.path.len() {
         return None;
     }
@@ -412,7 +450,7 @@ fn find_route<'a, T: Trace>(
     let name = &policy.routes[index].name;
     trace
         .note("route", format_args!("{name} decides: the first segment is no token but stands in its place"));
-    Some((index, Some(shifted)))
+    Some((index, shifted))
 }
 
 fn takes_path_token(route: &Route) -> bool {
@@ -442,12 +480,12 @@ struct JwtChecker<'c, 'a> {
     policy: &'a Policy,
     check: &'a ContentJwt,
     facts: &'c Facts<'a>,
-    token_segment: Option<&'a [u8]>,
     now: u64,
     findings: &'c mut Findings<'a>,
 }
 
 impl<'a> JwtChecker<'_, 'a> {
+    #[inline(always)]
     fn run<T: Trace>(
         self,
         scratch: &'a mut TokenScratch,
@@ -465,7 +503,7 @@ impl<'a> JwtChecker<'_, 'a> {
             trace.note("token", format_args!("{}", malformed.text()));
             Reason::TokenMalformed
         })?;
-        let is_segment = self.token_segment.is_some_and(|segment| core::ptr::eq(segment, token));
+        let is_segment = facts.token.is_some_and(|segment| core::ptr::eq(segment, token));
         self.findings.segment_decoded = is_segment;
         let slot = unverified.slot(&policy.keys, now)?;
         let kid = unverified.kid().unwrap_or_default();
@@ -578,10 +616,10 @@ impl<'a> JwtChecker<'_, 'a> {
     /// The token segment. A first segment in its place that has not the shape of a token is malformed rather than
     /// missing if it consists of three parts.
     fn path_token(&self) -> Result<Option<&'a [u8]>, Reason> {
-        if self.token_segment.is_some() {
-            return Ok(self.token_segment);
-        }
         let facts = self.facts;
+        if facts.token.is_some() {
+            return Ok(facts.token);
+        }
         let (segment, rest) = uri::first_segment(facts.path);
         let three_parts = !rest.is_empty() && segment.iter().filter(|&&b| b == b'.').count() == 2;
         if three_parts { Err(Reason::TokenMalformed) } else { Ok(None) }

@@ -110,9 +110,8 @@ impl Tape {
         let Self { text, nodes } = self;
         text.get_mut(len..len + WORD).ok_or(JsonError::Limit)?.fill(0);
         let mut reader = Reader { text, at: 0, nodes, count: 0 };
-        reader.skip_space();
         reader.value(Span::default(), 0, 1)?;
-        reader.skip_space();
+        reader.next();
         if reader.at != len {
             return Err(JsonError::Syntax);
         }
@@ -250,7 +249,7 @@ impl Reader<'_> {
             return Err(JsonError::Limit);
         }
         self.count = index + 1;
-        let (kind, text) = match self.peek() {
+        let (kind, text) = match self.next() {
             b'"' => (Kind::String, self.string()?.0),
             b'0'..=b'9' | b'-' => (Kind::Number, self.number()?),
             other => self.uncommon(other, depth)?,
@@ -279,13 +278,14 @@ impl Reader<'_> {
 
     fn object(&mut self, depth: usize) -> Result<(), JsonError> {
         self.open(depth)?;
-        if self.take_if(b'}') {
+        if self.next() == b'}' {
+            self.at += 1;
             return Ok(());
         }
         let first = self.count;
         let mut seen = 0_u64;
         for _ in 0..MAX_MEMBERS {
-            if self.peek() != b'"' {
+            if self.next() != b'"' {
                 return Err(JsonError::Syntax);
             }
             let (name, key) = self.string()?;
@@ -295,9 +295,10 @@ impl Reader<'_> {
                 self.refuse_duplicate(first, name)?;
             }
             seen |= bit;
-            self.skip_space();
-            self.expect(b':')?;
-            self.skip_space();
+            if self.next() != b':' {
+                return Err(JsonError::Syntax);
+            }
+            self.at += 1;
             self.value(name, key, depth + 1)?;
             if !self.goes_on(b'}')? {
                 return Ok(());
@@ -308,7 +309,8 @@ impl Reader<'_> {
 
     fn array(&mut self, depth: usize) -> Result<(), JsonError> {
         self.open(depth)?;
-        if self.take_if(b']') {
+        if self.next() == b']' {
+            self.at += 1;
             return Ok(());
         }
         loop {
@@ -325,24 +327,18 @@ impl Reader<'_> {
             return Err(JsonError::Limit);
         }
         self.at += 1;
-        self.skip_space();
         Ok(())
     }
 
     /// Takes what follows a member or an element: a comma, or the closing bracket.
     #[inline(always)]
     fn goes_on(&mut self, closing: u8) -> Result<bool, JsonError> {
-        self.skip_space();
-        let byte = self.peek();
+        let byte = self.next();
         self.at += 1;
-        if byte == b',' {
-            self.skip_space();
-            Ok(true)
-        } else if byte == closing {
-            Ok(false)
-        } else {
-            Err(JsonError::Syntax)
+        if byte != b',' && byte != closing {
+            return Err(JsonError::Syntax);
         }
+        Ok(byte == b',')
     }
 
     /// Compares a new name with the earlier members of the object whose first one is at `first`.
@@ -453,7 +449,24 @@ impl Reader<'_> {
         })
     }
 
+    #[inline(always)]
     fn number(&mut self) -> Result<Span, JsonError> {
+        let start = self.at;
+        // Times are plain integers.
+        let mut at = start;
+        while self.text.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+        let plain = at > start + 1 && self.text.get(start) != Some(&b'0');
+        if plain && !matches!(self.text.get(at), Some(b'.' | b'e' | b'E')) {
+            self.at = at;
+            return Ok(Span { start, end: at });
+        }
+        self.any_number()
+    }
+
+    #[inline(never)]
+    fn any_number(&mut self) -> Result<Span, JsonError> {
         let start = self.at;
         self.take_if(b'-');
         if !self.take_if(b'0') {
@@ -488,9 +501,26 @@ impl Reader<'_> {
         Ok(text)
     }
 
-    /// The next byte; zero at the end.
+    /// The byte at hand; zero at the end.
+    #[inline(always)]
     fn peek(&self) -> u8 {
         self.text.get(self.at).copied().unwrap_or_default()
+    }
+
+    /// The next byte that is no white space, of which there mostly is none.
+    #[inline(always)]
+    fn next(&mut self) -> u8 {
+        let byte = self.peek();
+        if byte > b' ' { byte } else { self.next_behind_space() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn next_behind_space(&mut self) -> u8 {
+        while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
+            self.at += 1;
+        }
+        self.peek()
     }
 
     /// The next [`WORD`] bytes from a place in the text, the first one lowest.
@@ -503,25 +533,6 @@ impl Reader<'_> {
         let there = self.peek() == byte;
         self.at += usize::from(there);
         there
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
-        if self.take_if(byte) { Ok(()) } else { Err(JsonError::Syntax) }
-    }
-
-    #[inline(always)]
-    fn skip_space(&mut self) {
-        if self.peek() <= b' ' {
-            self.skip_all_space();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn skip_all_space(&mut self) {
-        while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
-            self.at += 1;
-        }
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::limits::{KEY_SIZE, MAX_KID, MIN_KEY};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use hashbrown::HashMap;
 use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -160,7 +159,9 @@ impl Key {
     /// Whether `mac` is the whole MAC of the parts in sequence, compared in constant time.
     #[must_use]
     pub fn verify(&self, parts: &[&[u8]], mac: &[u8]) -> bool {
-        self.sign(parts).ct_eq(mac).into()
+        let Ok(given) = <[u8; MAC]>::try_from(mac) else { return false };
+        let differences = words(&self.sign(parts)).zip(words(&given)).fold(0, |all, (own, given)| all | (own ^ given));
+        differences.ct_eq(&0).into()
     }
 }
 
@@ -171,6 +172,10 @@ const LENGTH: usize = 8;
 const INITIAL: State = [
     0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
 ];
+
+fn words(mac: &[u8; MAC]) -> impl Iterator<Item = u64> {
+    mac.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word))
+}
 
 /// The length of a message, as its end says it.
 const fn bits(bytes: usize) -> [u8; LENGTH] {
@@ -206,7 +211,8 @@ pub struct Slot {
 /// All secrets by `kid`.
 #[derive(Debug, Clone, Default)]
 pub struct KeyRing {
-    slots: HashMap<Box<str>, Vec<Slot>>,
+    /// Sorted by name. There are few, so this finds one sooner than a hash would be computed.
+    secrets: Vec<(Box<str>, Vec<Slot>)>,
 }
 
 impl KeyRing {
@@ -225,26 +231,35 @@ impl KeyRing {
         if let Some(pair) = slots.windows(2).find(|pair| pair[0].slot == pair[1].slot) {
             return Err(KeyError::DuplicateSlot { slot: pair[0].slot });
         }
-        self.slots.insert(kid.into(), slots);
+        match self.place(kid) {
+            Ok(place) => self.secrets[place].1 = slots,
+            Err(place) => self.secrets.insert(place, (kid.into(), slots)),
+        }
         Ok(())
     }
 
     /// The slots of a secret, by their numbers; none if there is no such secret.
     #[must_use]
     pub fn slots(&self, kid: &str) -> &[Slot] {
-        self.slots.get(kid).map_or(&[], Vec::as_slice)
+        self.place(kid).map_or(&[], |place| self.secrets[place].1.as_slice())
+    }
+
+    fn place(&self, kid: &str) -> Result<usize, usize> {
+        self.secrets.binary_search_by(|(name, _)| (**name).cmp(kid))
     }
 
     /// Removes a secret.
     pub fn remove(&mut self, kid: &str) {
-        self.slots.remove(kid);
+        if let Ok(place) = self.place(kid) {
+            self.secrets.remove(place);
+        }
     }
 
     /// The slot that verifies a token of this `kid` and `iat`: the one with the greatest number that is not above
     /// `iat`, unless it has ended. An older slot never steps in for one that has ended.
     #[must_use]
     pub fn effective_at(&self, kid: &str, iat: u64, now: u64) -> Option<&Slot> {
-        let slots = self.slots.get(kid)?;
+        let slots = self.slots(kid);
         let after = slots.partition_point(|slot| slot.slot <= iat);
         let slot = slots.get(after.checked_sub(1)?)?;
         slot.until.is_none_or(|until| now < until).then_some(slot)

@@ -155,11 +155,7 @@ impl PathPattern {
     /// this length; otherwise the scratch grows.
     pub fn captures<'s>(&self, path: &[u8], scratch: &'s mut PatternScratch) -> Option<Groups<'s>> {
         // The suffix is taken from what the prefix left, so that the two never overlap.
-        let (prefix, rest) = path.split_at_checked(self.prefix.len())?;
-        let (middle, suffix) = rest.split_at_checked(rest.len().checked_sub(self.suffix.len())?)?;
-        if !same(prefix, &self.prefix) || !same(suffix, &self.suffix) {
-            return None;
-        }
+        let middle = path.strip_prefix(&*self.prefix)?.strip_suffix(&*self.suffix)?;
         if self.names.is_empty() {
             return self.machine.is_match(middle).then_some(Groups { offset: 0, bounds: &[] });
         }
@@ -394,12 +390,6 @@ fn split_affixes(hir: Hir) -> (Box<[u8]>, Hir, Box<[u8]>) {
         parts.pop();
     }
     (prefix, Hir::concat(parts), suffix)
-}
-
-/// Whether two byte strings of the same length are equal. They are short: a call to the platform's
-/// comparison would take longer than this loop.
-fn same(left: &[u8], right: &[u8]) -> bool {
-    left.iter().zip(right).all(|(left, right)| left == right)
 }
 
 #[cfg(test)]

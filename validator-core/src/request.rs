@@ -97,16 +97,17 @@ pub fn split_cookie(pair: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// A request together with what was derived from it once: the parsed target, the path without a token segment, that
-/// path decoded for rules, the host without its port, and the country, looked up when first asked for.
+/// path decoded for rules, and the country, looked up when first asked for.
 pub(crate) struct Facts<'a> {
     pub(crate) request: Request<'a>,
     pub(crate) target: Target<'a>,
+    /// The path's leading segment, where it has the shape of a token.
+    pub(crate) token: Option<&'a [u8]>,
     pub(crate) path: &'a [u8],
     /// Whether `path` has percent escapes.
     pub(crate) has_escapes: bool,
     /// The path with percent escapes decoded. Origins decode it, so rules must, or `/%61dmin` would slip past `/admin`.
     pub(crate) decoded_path: &'a [u8],
-    pub(crate) host: &'a [u8],
     pub(crate) geo: &'a dyn Geo,
     pub(crate) country: Cell<Option<Option<Country>>>,
     pub(crate) text: &'a RefCell<Vec<u8>>,
@@ -131,6 +132,11 @@ impl RuleScratch {
 }
 
 impl Facts<'_> {
+    /// The name of the host that was asked for.
+    pub(crate) fn host(&self) -> &[u8] {
+        host_name(self.target.authority.unwrap_or(self.request.host))
+    }
+
     /// Hands a value to a pattern. Patterns match text only, so a single byte that is not UTF-8 would take a value out
     /// of their reach; as in other lossy readings U+FFFD stands for it.
     pub(crate) fn as_text<R>(&self, value: &[u8], look: impl FnOnce(&[u8]) -> R) -> R {
@@ -161,7 +167,7 @@ impl Facts<'_> {
 }
 
 /// The name of a `Host` header: without port and without the dot of a fully qualified name.
-pub(crate) fn host_name(host: &[u8]) -> &[u8] {
+fn host_name(host: &[u8]) -> &[u8] {
     let name = match host {
         [b'[', ..] => {
             let end = host.iter().position(|&b| b == b']').map_or(host.len(), |at| at + 1);

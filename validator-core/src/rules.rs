@@ -136,7 +136,7 @@ impl Variable {
             Self::RequestUri => look(Some(facts.target.origin_form)),
             Self::Args => look(query),
             Self::Arg(name) => look(query.and_then(|query| query::first(query, name))),
-            Self::Host => look((!facts.host.is_empty()).then_some(facts.host)),
+            Self::Host => look(Some(facts.host()).filter(|host| !host.is_empty())),
             Self::Method => look(Some(request.method.as_bytes())),
             Self::Scheme => look(Some(request.scheme.as_bytes())),
             Self::RemoteAddr => {
@@ -201,6 +201,10 @@ impl Condition {
 
     /// A condition on a variable that the request lacks holds only if it is a negated one.
     pub(crate) fn holds(&self, facts: &Facts<'_>) -> bool {
+        // Most conditions are of this kind.
+        if let (Variable::Uri, Test::StartsWith(start)) = (&self.variable, &self.test) {
+            return facts.decoded_path.starts_with(start) != self.negated;
+        }
         if let Test::InNets(nets) = &self.test {
             return nets.contains(facts.request.client);
         }

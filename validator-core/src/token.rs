@@ -137,7 +137,7 @@ impl<'a> Unverified<'a> {
             return Err(Reason::AlgorithmNotAllowed);
         }
         let kid = self.kid().ok_or(Reason::KeyUnknown)?;
-        let iat = self.payload.iat().unwrap_or(now);
+        let iat = self.payload.issued.unwrap_or(now);
         keys.effective_at(kid, iat, now).ok_or(Reason::KeyUnknown)
     }
 
