@@ -6,6 +6,7 @@
 //! would. In a well-formed token that is the member `sid` and nothing else. What only the strict reader sees, such as an
 //! escaped name or white space around the colon, is claimed as well.
 
+use crate::keys::KeyRing;
 use crate::limits::MAX_TARGET;
 use crate::token::{TokenScratch, Unverified};
 use alloc::vec::Vec;
@@ -24,6 +25,9 @@ impl ClaimedScratch {
     }
 }
 
+/// Nobody is asked for a signature here.
+const NO_KEYS: &KeyRing = &KeyRing::new();
+
 /// The first session that the segment claims and `wanted` accepts.
 pub(crate) fn find<'a>(
     segment: &'a [u8],
@@ -35,7 +39,7 @@ pub(crate) fn find<'a>(
     // Lists hold text, so a value that is none is on no list.
     sessions(payload).filter_map(|value| core::str::from_utf8(value).ok()).find(|sid| wanted(sid)).or_else(
         || {
-            let strict = Unverified::parse(segment, token).ok()?;
+            let strict = Unverified::parse(segment, NO_KEYS, 0, token).ok()?;
             strict.claimed_session().filter(|sid| wanted(sid))
         },
     )

@@ -29,7 +29,8 @@ pub(crate) struct Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
-    /// Looks through the members once.
+    /// Finds the claims of an outermost object.
+    #[inline(always)]
     pub(crate) fn new(object: Value<'a>) -> Self {
         const IAT: u64 = json::key(b"iat");
         const EXP: u64 = json::key(b"exp");
@@ -42,40 +43,22 @@ impl<'a> Payload<'a> {
         const GEO: u64 = json::key(b"geo");
         const GEO_TW: u64 = json::key(b"geo-tw");
         const ASN: u64 = json::key(b"asn");
-        let mut payload = Self {
+        let iat = object.outermost(IAT);
+        Self {
             object,
-            issued: None,
-            iat: None,
-            exp: None,
-            cid: None,
-            stt: None,
-            nbf: None,
-            sid: None,
-            local: None,
-            cip: None,
-            geo: None,
-            geo_tw: None,
-            asn: None,
-        };
-        for (key, member) in object.members() {
-            let place = match key {
-                IAT => &mut payload.iat,
-                EXP => &mut payload.exp,
-                CID => &mut payload.cid,
-                STT => &mut payload.stt,
-                NBF => &mut payload.nbf,
-                SID => &mut payload.sid,
-                LOCAL => &mut payload.local,
-                CIP => &mut payload.cip,
-                GEO => &mut payload.geo,
-                GEO_TW => &mut payload.geo_tw,
-                ASN => &mut payload.asn,
-                _ => continue,
-            };
-            *place = Some(member);
+            issued: iat.and_then(|iat| object.member(iat).as_integer(MAX_INTEGER)),
+            iat,
+            exp: object.outermost(EXP),
+            cid: object.outermost(CID),
+            stt: object.outermost(STT),
+            nbf: object.outermost(NBF),
+            sid: object.outermost(SID),
+            local: object.outermost(LOCAL),
+            cip: object.outermost(CIP),
+            geo: object.outermost(GEO),
+            geo_tw: object.outermost(GEO_TW),
+            asn: object.outermost(ASN),
         }
-        payload.issued = payload.iat.and_then(|iat| payload.value(iat).as_integer(MAX_INTEGER));
-        payload
     }
 
     /// `sid`, where it is a string.
@@ -83,6 +66,7 @@ impl<'a> Payload<'a> {
         self.value(self.sid?).as_str()
     }
 
+    #[inline(always)]
     fn value(&self, member: Member) -> Value<'a> {
         self.object.member(member)
     }

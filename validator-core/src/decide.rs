@@ -499,7 +499,7 @@ impl<'a> JwtChecker<'_, 'a> {
             token::texts(token).for_each(|(part, text)| trace.note(part, format_args!("{}", Bytes(&text))));
         }
 
-        let unverified = Unverified::parse(token, scratch).map_err(|malformed| {
+        let unverified = Unverified::parse(token, &policy.keys, now, scratch).map_err(|malformed| {
             trace.note("token", format_args!("{}", malformed.text()));
             Reason::TokenMalformed
         })?;

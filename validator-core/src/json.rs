@@ -93,11 +93,29 @@ type Text = [u8; MAX_JSON + WORD];
 pub(crate) struct Tape {
     text: Box<Text>,
     nodes: Box<[Node; MAX_NODES]>,
+    /// For each [`place`] the outermost object's last member there.
+    places: Box<Places>,
+}
+
+/// Indexes of nodes; zero, the root's, for none.
+#[derive(Debug)]
+struct Places([usize; PLACES]);
+
+const PLACES: usize = 64;
+
+/// The place of a [`key`]. No two of the usual names of a token have the same.
+const fn place(key: u64) -> usize {
+    const SPREAD: u64 = 0xfa0b_8518_8296_f5eb;
+    (key.wrapping_mul(SPREAD) >> 58) as usize
 }
 
 impl Tape {
     pub(crate) fn new() -> Self {
-        Self { text: Box::new([0; MAX_JSON + WORD]), nodes: Box::new([Node::default(); MAX_NODES]) }
+        Self {
+            text: Box::new([0; MAX_JSON + WORD]),
+            nodes: Box::new([Node::default(); MAX_NODES]),
+            places: Box::new(Places([0; PLACES])),
+        }
     }
 
     /// Where to put the text.
@@ -105,12 +123,13 @@ impl Tape {
         &mut self.text[..MAX_JSON]
     }
 
-    /// Reads the first `len` bytes of the text as a whole, decoding its strings in place.
-    pub(crate) fn read(&mut self, len: usize) -> Result<Value<'_>, JsonError> {
-        let Self { text, nodes } = self;
+    /// Reads the first `len` bytes of the text as a whole, decoding its strings in place. `between` is called after each
+    /// member of the outermost object.
+    pub(crate) fn read(&mut self, len: usize, between: impl FnMut()) -> Result<Value<'_>, JsonError> {
+        let Self { text, nodes, places } = self;
         text.get_mut(len..len + WORD).ok_or(JsonError::Limit)?.fill(0);
         let mut reader = Reader { text, at: 0, nodes, count: 0 };
-        reader.value(Span::default(), 0, 1)?;
+        let crowded = reader.outermost(places, between)?;
         reader.next();
         if reader.at != len {
             return Err(JsonError::Syntax);
@@ -119,7 +138,8 @@ impl Tape {
         // At the end, once and for all strings: escapes were decoded to whole characters, so nothing that was not UTF-8
         // has become so.
         let text = core::str::from_utf8(&text[..len]).map_err(|_| JsonError::Syntax)?;
-        Ok(Value { text, nodes: &nodes[..count], index: 0 })
+        let places = if crowded { None } else { Some(&**places) };
+        Ok(Value { text, nodes: &nodes[..count], index: 0, places })
     }
 }
 
@@ -133,6 +153,8 @@ pub(crate) struct Value<'a> {
     text: &'a str,
     nodes: &'a [Node],
     index: usize,
+    /// Where the members of the root are, if all are told apart by their places.
+    places: Option<&'a Places>,
 }
 
 impl<'a> Value<'a> {
@@ -159,19 +181,25 @@ impl<'a> Value<'a> {
         self.children().find(|child| child.key() == key && child.name() == name.as_bytes())
     }
 
-    /// The members of an object, each with the [`key`] of its name.
-    pub(crate) fn members(self) -> impl Iterator<Item = (u64, Member)> {
-        let mut next = self.index + 1;
-        let nodes = self.nodes.get(..self.node().end).unwrap_or_default();
-        core::iter::from_fn(move || {
-            let member = next;
-            let node = nodes.get(member)?;
-            next = node.end;
-            Some((node.key, Member(NonZero::new(member)?)))
-        })
+    /// The outermost object's member with a name of up to seven bytes, by its [`key`].
+    #[inline(always)]
+    pub(crate) fn outermost(self, key: u64) -> Option<Member> {
+        let Some(places) = self.places else { return self.outermost_in_a_crowd(key) };
+        let index = places.0[place(key)];
+        let member = Member(NonZero::new(index)?);
+        (self.nodes.get(index)?.key == key).then_some(member)
     }
 
-    /// One of [`Value::members`].
+    #[cold]
+    #[inline(never)]
+    fn outermost_in_a_crowd(self, key: u64) -> Option<Member> {
+        let root = Value { index: 0, ..self };
+        let found = root.children().find(|member| root.is_object() && member.key() == key)?;
+        NonZero::new(found.index).map(Member)
+    }
+
+    /// What [`Value::outermost`] found.
+    #[inline(always)]
     pub(crate) fn member(self, member: Member) -> Value<'a> {
         Value { index: member.0.get(), ..self }
     }
@@ -233,6 +261,13 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Whether names of an object's members have places of their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Apart,
+    Crowd,
+}
+
 struct Reader<'r> {
     /// With zeros behind it.
     text: &'r mut Text,
@@ -242,6 +277,21 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
+    /// The root. Tells whether two members of it have the same place.
+    #[inline(always)]
+    fn outermost(&mut self, places: &mut Places, between: impl FnMut()) -> Result<bool, JsonError> {
+        if self.next() != b'{' {
+            self.value(Span::default(), 0, 1)?;
+            return Ok(true);
+        }
+        places.0.fill(0);
+        self.count = 1;
+        let seen = self.members(1, |key, node| places.0[place(key)] = node, between)?;
+        let root = Span::default();
+        self.nodes[0] = Node { key: 0, name: root, text: root, end: self.count, kind: Kind::Object };
+        Ok(seen == Seen::Crowd)
+    }
+
     #[inline(always)]
     fn value(&mut self, name: Span, key: u64, depth: usize) -> Result<(), JsonError> {
         let index = self.count;
@@ -277,31 +327,47 @@ impl Reader<'_> {
     }
 
     fn object(&mut self, depth: usize) -> Result<(), JsonError> {
+        self.members(depth, |_, _| (), || ()).map(drop)
+    }
+
+    /// An object. `tell` is told each member's key and node.
+    #[inline(always)]
+    fn members(
+        &mut self,
+        depth: usize,
+        mut tell: impl FnMut(u64, usize),
+        mut between: impl FnMut(),
+    ) -> Result<Seen, JsonError> {
         self.open(depth)?;
         if self.next() == b'}' {
             self.at += 1;
-            return Ok(());
+            return Ok(Seen::Apart);
         }
         let first = self.count;
         let mut seen = 0_u64;
+        let mut crowd = Seen::Apart;
         for _ in 0..MAX_MEMBERS {
             if self.next() != b'"' {
                 return Err(JsonError::Syntax);
             }
             let (name, key) = self.string()?;
             // Most names are told to be new by one bit.
-            let bit = 1 << (key.wrapping_mul(SPREAD) >> 58);
+            let bit = 1 << place(key);
             if seen & bit != 0 {
                 self.refuse_duplicate(first, name)?;
+                crowd = Seen::Crowd;
             }
             seen |= bit;
+            tell(key, self.count);
             if self.next() != b':' {
                 return Err(JsonError::Syntax);
             }
             self.at += 1;
             self.value(name, key, depth + 1)?;
-            if !self.goes_on(b'}')? {
-                return Ok(());
+            let goes_on = self.goes_on(b'}')?;
+            between();
+            if !goes_on {
+                return Ok(crowd);
             }
         }
         Err(JsonError::Limit)
@@ -535,9 +601,6 @@ impl Reader<'_> {
         there
     }
 }
-
-/// Spreads keys over 64 bits such that no two of the usual names of a token meet.
-const SPREAD: u64 = 0xfa0b_8518_8296_f5eb;
 
 /// The bytes of a word that end a string or are more than they look like: quote, backslash, control characters. They have
 /// their highest bit set in the answer. Above the lowest one that is set others may be set that are none of these.

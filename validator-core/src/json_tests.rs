@@ -16,7 +16,7 @@ impl Tape {
         // What an earlier text has left must not count.
         self.text.fill(b'"');
         self.text()[..text.len()].copy_from_slice(text);
-        self.read(text.len())
+        self.read(text.len(), || ())
     }
 }
 
@@ -141,10 +141,35 @@ fn keys_tell_short_names_apart() {
     let usual = "iat exp cid stt cip geo geo-tw local sid asn nbf alg kid typ iss sub aud jti crit scope";
     let mut seen = 0_u64;
     for name in usual.split(' ') {
-        let bit = 1 << (key(name.as_bytes()).wrapping_mul(SPREAD) >> 58);
+        let bit = 1 << place(key(name.as_bytes()));
         assert_eq!(seen & bit, 0, "{name} meets another name");
         seen |= bit;
     }
+}
+
+#[test]
+fn outermost_members_are_found_in_any_crowd() {
+    let two = (0..).map(|n| format!("x{n}")).find(|name| place(key(name.as_bytes())) == place(key(b"iat")));
+    let other = two.unwrap();
+    let find = |root: Value<'_>| root.outermost(key(b"iat")).map(|member| root.member(member).as_integer(9));
+    for (text, expected) in [
+        (r#"{"iat":1}"#.into(), Some(Some(1))),
+        (r#"{"a":{"iat":2},"iat":1,"b":[3]}"#.into(), Some(Some(1))),
+        (format!(r#"{{"iat":1,"{other}":2}}"#), Some(Some(1))),
+        (format!(r#"{{"{other}":2,"iat":1}}"#), Some(Some(1))),
+        (format!(r#"{{"{other}":2,"x":{{"iat":1}}}}"#), None),
+        (r#"{"\u0069at":1}"#.into(), Some(Some(1))),
+        (r#"{"a":{"iat":2}}"#.into(), None),
+        ("{}".into(), None),
+        ("[1,{\"iat\":1}]".into(), None),
+        ("7".into(), None),
+    ] {
+        assert_eq!(read(&text, find), Ok(expected), "{text}");
+    }
+    // Nothing is left of an earlier text.
+    let mut tape = Tape::new();
+    assert!(tape.read_text(br#"{"iat":1,"exp":2}"#).is_ok());
+    assert!(tape.read_text(br#"{"exp":2}"#).unwrap().outermost(key(b"iat")).is_none());
 }
 
 #[test]

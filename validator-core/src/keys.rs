@@ -119,8 +119,7 @@ impl Key {
     #[must_use]
     pub fn sign(&self, parts: &[&[u8]]) -> [u8; MAC] {
         let mut state = self.inner;
-        // The last block, of which `filled` bytes are there, and the one that the padding may need.
-        let mut last = [[0; BLOCK]; 2];
+        let mut last = [0; BLOCK];
         let mut filled = 0;
         let mut total = BLOCK;
         for part in parts {
@@ -128,58 +127,116 @@ impl Key {
             let mut part = *part;
             if filled > 0 {
                 let (head, tail) = part.split_at(part.len().min(BLOCK - filled));
-                last[0][filled..filled + head.len()].copy_from_slice(head);
+                last[filled..filled + head.len()].copy_from_slice(head);
                 filled += head.len();
                 part = tail;
                 if filled < BLOCK {
                     continue;
                 }
-                compress256(&mut state, &last[..1]);
+                compress256(&mut state, &[last]);
             }
             let (blocks, rest) = part.as_chunks();
             compress256(&mut state, blocks);
-            last[0][..rest.len()].copy_from_slice(rest);
+            last[..rest.len()].copy_from_slice(rest);
             filled = rest.len();
         }
-        last[0][filled..].fill(0);
-        last[0][filled] = 0x80;
-        let blocks = if filled < BLOCK - LENGTH { 1 } else { 2 };
-        last[blocks - 1][BLOCK - LENGTH..].copy_from_slice(&bits(total));
-        compress256(&mut state, &last[..blocks]);
-
-        let mut block = [0; BLOCK];
-        block[..MAC].copy_from_slice(&bytes(state));
-        block[MAC] = 0x80;
-        block[BLOCK - LENGTH..].copy_from_slice(&bits(BLOCK + MAC));
-        let mut state = self.outer;
-        compress256(&mut state, &[block]);
-        bytes(state)
+        end_inner(&mut state, &last[..filled], total);
+        self.end_outer(state)
     }
 
     /// Whether `mac` is the whole MAC of the parts in sequence, compared in constant time.
     #[must_use]
     pub fn verify(&self, parts: &[&[u8]], mac: &[u8]) -> bool {
-        let Ok(given) = <[u8; MAC]>::try_from(mac) else { return false };
-        let differences = words(&self.sign(parts)).zip(words(&given)).fold(0, |all, (own, given)| all | (own ^ given));
-        differences.ct_eq(&0).into()
+        same(&self.sign(parts), mac)
     }
+
+    fn end_outer(&self, inner: State) -> [u8; MAC] {
+        let mut state = self.outer;
+        end_inner(&mut state, &bytes(inner), BLOCK + MAC);
+        bytes(state)
+    }
+}
+
+/// A MAC that is made block by block, between other work.
+///
+/// Each round of the hash waits for the one before it, so a processor that has nothing else at hand is idle for most of
+/// its time. With a block here and there the hash costs little more than its instructions.
+#[derive(Debug)]
+pub(crate) struct Mac<'a> {
+    key: &'a Key,
+    state: State,
+    message: &'a [u8],
+    done: usize,
+}
+
+impl<'a> Mac<'a> {
+    pub(crate) fn new(key: &'a Key, message: &'a [u8]) -> Self {
+        Self { key, state: key.inner, message, done: 0 }
+    }
+
+    /// Whether this is the MAC by that very key.
+    pub(crate) fn is_by(&self, key: &Key) -> bool {
+        core::ptr::eq(self.key, key)
+    }
+
+    /// Takes one block in, if a whole one is left.
+    #[inline(always)]
+    pub(crate) fn step(&mut self) {
+        if let Some(block) = self.message.get(self.done..).and_then(<[u8]>::first_chunk) {
+            compress256(&mut self.state, core::slice::from_ref(block));
+            self.done += BLOCK;
+        }
+    }
+
+    /// Takes in what is left.
+    pub(crate) fn end(mut self) -> Ended<'a> {
+        let (blocks, rest) = self.message.get(self.done..).unwrap_or_default().as_chunks();
+        compress256(&mut self.state, blocks);
+        end_inner(&mut self.state, rest, BLOCK + self.message.len());
+        Ended { key: self.key, inner: self.state }
+    }
+}
+
+/// A MAC whose message is taken in.
+pub(crate) struct Ended<'a> {
+    key: &'a Key,
+    inner: State,
+}
+
+impl Ended<'_> {
+    /// Whether `mac` is the whole MAC, compared in constant time.
+    pub(crate) fn is(self, mac: &[u8]) -> bool {
+        same(&self.key.end_outer(self.inner), mac)
+    }
+}
+
+/// Takes in the last bytes of a message of `total` bytes, less than a block, and its end.
+#[inline(always)]
+fn end_inner(state: &mut State, rest: &[u8], total: usize) {
+    let mut last = [[0; BLOCK]; 2];
+    last[0][..rest.len()].copy_from_slice(rest);
+    last[0][rest.len()] = 0x80;
+    let blocks = if rest.len() < BLOCK - LENGTH { 1 } else { 2 };
+    last[blocks - 1][BLOCK - LENGTH..].copy_from_slice(&(total as u64 * 8).to_be_bytes());
+    compress256(state, &last[..blocks]);
+}
+
+/// Whether two MACs are the same, compared in constant time.
+fn same(own: &[u8; MAC], given: &[u8]) -> bool {
+    let Ok(given) = <&[u8; MAC]>::try_from(given) else { return false };
+    let differences = words(own).zip(words(given)).fold(0, |all, (own, given)| all | (own ^ given));
+    differences.ct_eq(&0).into()
 }
 
 /// Bytes of the length at the end of a message.
 const LENGTH: usize = 8;
 
 /// The state that every hash starts with (FIPS 180-4, 5.3.3).
-const INITIAL: State = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-];
+const INITIAL: State =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 fn words(mac: &[u8; MAC]) -> impl Iterator<Item = u64> {
     mac.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word))
-}
-
-/// The length of a message, as its end says it.
-const fn bits(bytes: usize) -> [u8; LENGTH] {
-    (bytes as u64 * 8).to_be_bytes()
 }
 
 /// The hash that a state is.
@@ -216,6 +273,12 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
+    /// No secrets.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { secrets: Vec::new() }
+    }
+
     /// Adds or replaces a secret.
     ///
     /// # Errors
@@ -308,8 +371,12 @@ mod tests {
             let key = &bytes[..key];
             for length in 0..=200 {
                 let message = &bytes[..length];
-                let expected: [u8; 32] =
-                    Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(message).finalize().into_bytes().into();
+                let expected: [u8; 32] = Hmac::<Sha256>::new_from_slice(key)
+                    .unwrap()
+                    .chain_update(message)
+                    .finalize()
+                    .into_bytes()
+                    .into();
                 let key = Key::prepare(key);
                 assert_eq!(key.sign(&[message]), expected, "{length}");
                 assert!(key.verify(&[message], &expected));
@@ -318,6 +385,14 @@ mod tests {
                     let (second, third) = rest.split_at(rest.len() / 3);
                     assert_eq!(key.sign(&[first, second, b"", third]), expected, "{length} at {at}");
                 }
+                for steps in 0..5 {
+                    let mut mac = Mac::new(&key, message);
+                    (0..steps).for_each(|_| mac.step());
+                    assert!(mac.end().is(&expected), "{length} in {steps}");
+                }
+                let mut other = expected;
+                other[length % 32] ^= 1;
+                assert!(!Mac::new(&key, message).end().is(&other));
             }
         }
     }

@@ -4,7 +4,7 @@ mod headers;
 
 use crate::claims::{BadClaim, Claims, Payload};
 use crate::json::{JsonError, Tape, Value};
-use crate::keys::{Key, KeyRing, Slot};
+use crate::keys::{Key, KeyRing, Mac, Slot};
 use crate::limits::{MAX_JSON, MAX_TOKEN};
 use crate::reason::Reason;
 use alloc::boxed::Box;
@@ -71,6 +71,8 @@ pub(crate) struct Unverified<'a> {
     signature: &'a [u8],
     header: Header<'a>,
     payload: Payload<'a>,
+    /// The MAC by the key that the token will most likely want, begun already.
+    begun: Option<Mac<'a>>,
 }
 
 /// What a token's header says that counts.
@@ -86,18 +88,29 @@ struct Header<'a> {
 #[derive(Debug)]
 pub(crate) struct Verified<'a> {
     payload: Payload<'a>,
+    claims: Result<Claims<'a>, BadClaim>,
 }
 
 impl<'a> Unverified<'a> {
-    /// Takes a compact token apart.
+    /// Takes a compact token apart. On the way the MAC is begun with the key that is in force at `now` for tokens of that
+    /// instant, if the header is known; whether that is the right one is only seen later.
     ///
     /// # Errors
     /// [`Malformed`] unless it is three strict base64url segments, the first two of which are strict JSON objects
     /// within the limits, without `crit`.
-    pub(crate) fn parse(token: &'a [u8], scratch: &'a mut TokenScratch) -> Result<Self, Malformed> {
+    #[inline(always)]
+    pub(crate) fn parse(
+        token: &'a [u8],
+        keys: &'a KeyRing,
+        now: u64,
+        scratch: &'a mut TokenScratch,
+    ) -> Result<Self, Malformed> {
         if token.len() > MAX_TOKEN {
             return Err(Malformed::Length);
         }
+        let dots = |malformed| {
+            if token.iter().filter(|&&b| b == b'.').count() == 2 { malformed } else { Malformed::Segments }
+        };
         let TokenScratch { headers, header: header_tape, payload: payload_tape, signature } = scratch;
         let known = headers.find(token);
         let header_len = match known {
@@ -105,24 +118,21 @@ impl<'a> Unverified<'a> {
             None => dot(token).ok_or(Malformed::Segments)?,
         };
         let behind = &token[header_len + 1..];
-        let payload_len = dot(behind).ok_or(Malformed::Segments)?;
+        let payload_len = last_dot(behind).ok_or(Malformed::Segments)?;
+        let signed = header_len + 1 + payload_len;
         let (payload, given) = (&behind[..payload_len], &behind[payload_len + 1..]);
-        if known.is_none() && dot(given).is_some() {
-            return Err(Malformed::Segments);
-        }
         let header = match known {
             Some(index) => Header { is_hs256: true, kid: Some(&headers.get(index).kid), new: None },
-            None => Header::read(&token[..header_len], header_tape, headers)?,
+            None => Header::read(&token[..header_len], header_tape, headers).map_err(dots)?,
         };
-        let payload = Payload::new(read_object(payload, payload_tape)?);
-        let size = decode(given, signature)?;
-        Ok(Self {
-            token,
-            signed: header_len + 1 + payload_len,
-            signature: &signature[..size],
-            header,
-            payload,
-        })
+        let slot = header.kid.filter(|_| known.is_some()).and_then(|kid| keys.effective_at(kid, now, now));
+        let mut begun = slot.map(|slot| Mac::new(&slot.key, &token[..signed]));
+        let mut hash = || begun.iter_mut().for_each(Mac::step);
+
+        hash();
+        let size = decode(given, signature).map_err(dots)?;
+        let payload = Payload::new(read_object(payload, payload_tape, hash).map_err(dots)?);
+        Ok(Self { token, signed, signature: &signature[..size], header, payload, begun })
     }
 
     /// The slot that the token's `alg`, `kid` and `iat` point to.
@@ -132,7 +142,7 @@ impl<'a> Unverified<'a> {
     ///
     /// # Errors
     /// [`Reason::AlgorithmNotAllowed`] or [`Reason::KeyUnknown`].
-    pub(crate) fn slot<'k>(&self, keys: &'k KeyRing, now: u64) -> Result<&'k Slot, Reason> {
+    pub(crate) fn slot(&self, keys: &'a KeyRing, now: u64) -> Result<&'a Slot, Reason> {
         if !self.header.is_hs256 {
             return Err(Reason::AlgorithmNotAllowed);
         }
@@ -157,21 +167,26 @@ impl<'a> Unverified<'a> {
 
     /// # Errors
     /// [`Reason::SignatureInvalid`].
-    pub(crate) fn verify(self, key: &Key) -> Result<Verified<'a>, Reason> {
-        if !key.verify(&[self.signed()], self.signature) {
+    #[inline(always)]
+    pub(crate) fn verify(self, key: &'a Key) -> Result<Verified<'a>, Reason> {
+        let begun = self.begun.filter(|mac| mac.is_by(key));
+        let mac = begun.unwrap_or_else(|| Mac::new(key, &self.token[..self.signed])).end();
+        // Nobody learns of them before the signature is found to be good.
+        let claims = Claims::read(self.payload);
+        if !mac.is(self.signature) {
             return Err(Reason::SignatureInvalid);
         }
         // Only a good token's: nobody else may drive out what others need.
         if let (Some((headers, len)), Some(kid)) = (self.header.new, self.header.kid) {
             headers.keep(&self.token[..len], kid);
         }
-        Ok(Verified { payload: self.payload })
+        Ok(Verified { payload: self.payload, claims })
     }
 }
 
 impl<'a> Header<'a> {
     fn read(letters: &[u8], tape: &'a mut Tape, headers: &'a mut Headers) -> Result<Self, Malformed> {
-        let object = read_object(letters, tape)?;
+        let object = read_object(letters, tape, || ())?;
         if object.get("crit").is_some() {
             return Err(Malformed::Crit);
         }
@@ -186,8 +201,8 @@ impl<'a> Header<'a> {
 impl<'a> Verified<'a> {
     /// # Errors
     /// The first claim that is missing or not as it must be.
-    pub(crate) fn claims(&self) -> Result<Claims<'a>, BadClaim> {
-        Claims::read(self.payload)
+    pub(crate) fn claims(&self) -> Result<&Claims<'a>, BadClaim> {
+        self.claims.as_ref().map_err(|bad| *bad)
     }
 
     /// The session, where it is a string; for diagnosis of tokens that fail later.
@@ -200,6 +215,17 @@ fn dot(text: &[u8]) -> Option<usize> {
     memchr::memchr(b'.', text)
 }
 
+/// The dot before the last segment. What has more of them than that does not decode.
+fn last_dot(text: &[u8]) -> Option<usize> {
+    match text.len().checked_sub(SIGNATURE_LETTERS + 1) {
+        Some(usual) if text[usual] == b'.' => Some(usual),
+        _ => memchr::memrchr(b'.', text),
+    }
+}
+
+/// Letters of a signature of 32 bytes.
+const SIGNATURE_LETTERS: usize = 43;
+
 /// Strict base64url: no padding, no foreign byte, no stray trailing bits. Gives the number of bytes.
 fn decode(text: &[u8], buffer: &mut [u8]) -> Result<usize, Malformed> {
     match URL_SAFE_NO_PAD.decode(text, buffer.as_out()) {
@@ -208,9 +234,14 @@ fn decode(text: &[u8], buffer: &mut [u8]) -> Result<usize, Malformed> {
     }
 }
 
-fn read_object<'a>(letters: &[u8], tape: &'a mut Tape) -> Result<Value<'a>, Malformed> {
+#[inline(always)]
+fn read_object<'a>(
+    letters: &[u8],
+    tape: &'a mut Tape,
+    between: impl FnMut(),
+) -> Result<Value<'a>, Malformed> {
     let len = decode(letters, tape.text())?;
-    let value = tape.read(len).map_err(Malformed::Json)?;
+    let value = tape.read(len, between).map_err(Malformed::Json)?;
     if value.is_object() { Ok(value) } else { Err(Malformed::NotObject) }
 }
 

@@ -60,7 +60,9 @@ impl Segments {
         }
         let mut at = 0;
         for (segment, [start, end]) in self.list.iter().zip(bounds.as_chunks_mut().0) {
-            let Some(len) = haystack.get(at..).and_then(|haystack| segment.find(haystack)) else { return false };
+            let Some(len) = haystack.get(at..).and_then(|haystack| segment.find(haystack)) else {
+                return false;
+            };
             (*start, *end) = (at, at + len);
             at += len + segment.end.len();
         }
