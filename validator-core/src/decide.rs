@@ -334,7 +334,7 @@ fn admit<'a, T: Trace>(
         trace.note("target", format_args!("{}", ambiguity.text()));
         Reason::UriAmbiguous
     };
-    let Split { target, token, path, has_escapes } =
+    let Split { target, token, path, bytes } =
         uri::split(request.target).map_err(|ambiguity| ambiguous(ambiguity, trace))?;
     // Who wants to know how it came to a decision is told of the target first. Others may be told by its token that it is in order.
     if T::ENABLED
@@ -348,14 +348,14 @@ fn admit<'a, T: Trace>(
     }
     trace.note("path", format_args!("{}", Bytes(path)));
     let RuleScratch { decoded_path, text } = scratch;
-    let decoded_path: &[u8] = if has_escapes {
+    let decoded_path: &[u8] = if bytes == uri::Bytes::Escaped {
         decoded_path.clear();
         decoded_path.extend(uri::percent_decoded(path));
         decoded_path
     } else {
         path
     };
-    Ok(Facts { request, target, token, path, has_escapes, decoded_path, geo, country, text })
+    Ok(Facts { request, target, token, path, bytes, decoded_path, geo, country, text })
 }
 
 #[inline(always)]
@@ -534,14 +534,16 @@ impl<'a> JwtChecker<'_, 'a> {
         }
         self.findings.segment_session_passed = is_segment;
 
+        let has_escapes = facts.bytes == uri::Bytes::Escaped;
+        let is_plain = facts.bytes == uri::Bytes::Plain;
         let fits = check.patterns.iter().any(|pattern| {
-            let fits = pattern.captures(facts.path, patterns).is_some_and(|groups| {
+            let fits = pattern.captures_of(facts.path, is_plain, patterns).is_some_and(|groups| {
                 pattern.group_names().iter().enumerate().all(|(index, name)| {
                     // A group that took no part in the match has no value that could equal the claim.
                     groups
                         .get(index)
                         .and_then(|range| facts.path.get(range))
-                        .is_some_and(|group| claims.equals_group(name, group, facts.has_escapes))
+                        .is_some_and(|group| claims.equals_group(name, group, has_escapes))
                 })
             });
             let outcome = if fits { "fits path and claims" } else { "does not fit" };

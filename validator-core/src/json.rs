@@ -40,10 +40,15 @@ struct Node {
     name: Span,
     /// Text of a scalar: without quotes and decoded for a string, literal for a number.
     text: Span,
+    /// Value of a number without sign, fraction and exponent, as far as that goes; otherwise [`NO_INTEGER`].
+    integer: u64,
     /// Index one past the last descendant.
     end: usize,
     kind: Kind,
 }
+
+/// Stands for everything that is no plain integer. No claim may have a value as high as this.
+const NO_INTEGER: u64 = u64::MAX;
 
 /// Where in a text something starts, and where what follows does.
 #[derive(Debug, Clone, Copy, Default)]
@@ -159,7 +164,8 @@ pub(crate) struct Value<'a> {
 
 impl<'a> Value<'a> {
     fn node(self) -> &'a Node {
-        const NONE: &Node = &Node { key: 0, name: EMPTY, text: EMPTY, end: 0, kind: Kind::Null };
+        const NONE: &Node =
+            &Node { key: 0, name: EMPTY, text: EMPTY, integer: NO_INTEGER, end: 0, kind: Kind::Null };
         const EMPTY: Span = Span { start: 0, end: 0 };
         self.nodes.get(self.index).unwrap_or(NONE)
     }
@@ -239,19 +245,9 @@ impl<'a> Value<'a> {
 
     /// A number written as a plain non-negative integer: no sign, fraction or exponent, and not above `max`.
     pub(crate) fn as_integer(self, max: u64) -> Option<u64> {
-        let digits = self.number()?;
-        // More of them would not fit, and a number has no zeros before it.
-        if digits.len() > 19 {
-            return None;
-        }
-        let mut value: u64 = 0;
-        let mut other = false;
-        for &digit in digits {
-            let digit = digit.wrapping_sub(b'0');
-            other |= digit > 9;
-            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
-        }
-        (!other && value <= max).then_some(value)
+        let node = self.node();
+        (node.kind == Kind::Number && node.integer != NO_INTEGER && node.integer <= max)
+            .then_some(node.integer)
     }
 
     /// The literal text of a number.
@@ -287,8 +283,7 @@ impl Reader<'_> {
         places.0.fill(0);
         self.count = 1;
         let seen = self.members(1, |key, node| places.0[place(key)] = node, between)?;
-        let root = Span::default();
-        self.nodes[0] = Node { key: 0, name: root, text: root, end: self.count, kind: Kind::Object };
+        self.nodes[0] = Node { end: self.count, kind: Kind::Object, ..Node::default() };
         Ok(seen == Seen::Crowd)
     }
 
@@ -299,12 +294,13 @@ impl Reader<'_> {
             return Err(JsonError::Limit);
         }
         self.count = index + 1;
+        let mut integer = NO_INTEGER;
         let (kind, text) = match self.next() {
             b'"' => (Kind::String, self.string()?.0),
-            b'0'..=b'9' | b'-' => (Kind::Number, self.number()?),
+            b'0'..=b'9' | b'-' => (Kind::Number, self.number(&mut integer)?),
             other => self.uncommon(other, depth)?,
         };
-        self.nodes[index] = Node { key, name, text, end: self.count, kind };
+        self.nodes[index] = Node { key, name, text, integer, end: self.count, kind };
         Ok(())
     }
 
@@ -516,21 +512,37 @@ impl Reader<'_> {
     }
 
     #[inline(always)]
-    fn number(&mut self) -> Result<Span, JsonError> {
+    fn number(&mut self, integer: &mut u64) -> Result<Span, JsonError> {
         let start = self.at;
-        // Times are plain integers.
         let mut at = start;
-        while self.text.get(at).is_some_and(u8::is_ascii_digit) {
+        let mut value = 0;
+        // Times have ten digits.
+        let word = self.word(start)?;
+        if are_digits(word) {
+            value = eight_digits(word);
+            at += WORD;
+        }
+        while let Some(digit) =
+            self.text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9)
+        {
+            value = u64::wrapping_add(u64::wrapping_mul(value, 10), u64::from(digit));
             at += 1;
         }
-        let plain = at > start + 1 && self.text.get(start) != Some(&b'0');
+        // Nineteen digits are below what stands for none.
+        let plain = (start + 1..start + 20).contains(&at) && self.text.get(start) != Some(&b'0');
         if plain && !matches!(self.text.get(at), Some(b'.' | b'e' | b'E')) {
+            *integer = value;
             self.at = at;
             return Ok(Span { start, end: at });
         }
-        self.any_number()
+        let text = self.any_number()?;
+        if text.of(&*self.text) == b"0" {
+            *integer = 0;
+        }
+        Ok(text)
     }
 
+    #[cold]
     #[inline(never)]
     fn any_number(&mut self) -> Result<Span, JsonError> {
         let start = self.at;
@@ -613,6 +625,22 @@ const fn string_ends(word: u64) -> u64 {
     let backslash = backslash.wrapping_sub(LOW) & !backslash;
     let control = word.wrapping_sub(LOW * 0x20) & !word;
     (quote | backslash | control) & HIGH
+}
+
+/// Whether all bytes of a word are digits.
+const fn are_digits(word: u64) -> bool {
+    const HIGH_HALVES: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    // Six above a digit is still among the threes, and above anything beyond the nine it is not.
+    word & HIGH_HALVES == ZEROS && word.wrapping_add(0x0606_0606_0606_0606) & HIGH_HALVES == ZEROS
+}
+
+/// The value of eight digits, the first one lowest in the word: neighbours are joined, then pairs, then fours.
+const fn eight_digits(word: u64) -> u64 {
+    let digits = word & 0x0f0f_0f0f_0f0f_0f0f;
+    let pairs = (digits.wrapping_mul(2561) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(6_553_601) >> 16) & 0x0000_ffff_0000_ffff;
+    fours.wrapping_mul(42_949_672_960_001) >> 32
 }
 
 #[cfg(test)]

@@ -176,6 +176,17 @@ fn outermost_members_are_found_in_any_crowd() {
 fn integers() {
     for (text, expected) in [
         ("0", Some(0)),
+        ("7", Some(7)),
+        ("10", Some(10)),
+        ("1234567", Some(1_234_567)),
+        ("12345678", Some(12_345_678)),
+        ("87654321", Some(87_654_321)),
+        ("1713789349", Some(1_713_789_349)),
+        ("1713789349.0", None),
+        ("17137893e1", None),
+        ("18446744073709551615", None),
+        ("18446744073709551616", None),
+        ("18446744073709551617", None),
         ("9007199254740992", Some(1 << 53)),
         ("9007199254740993", None),
         ("99999999999999999999999", None),
@@ -187,6 +198,22 @@ fn integers() {
         ("true", None),
     ] {
         assert_eq!(read(text, |v| v.as_integer(1 << 53)), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn words_of_digits() {
+    for byte in 0..=u8::MAX {
+        for at in 0..8 {
+            let mut digits = *b"30291857";
+            digits[at] = byte;
+            let word = u64::from_le_bytes(digits);
+            assert_eq!(are_digits(word), byte.is_ascii_digit(), "{byte} at {at}");
+            if byte.is_ascii_digit() {
+                let value = String::from_utf8(digits.to_vec()).unwrap().parse();
+                assert_eq!(Ok(eight_digits(word)), value);
+            }
+        }
     }
 }
 
@@ -264,6 +291,13 @@ fn document() -> impl Strategy<Value = (String, String)> {
 }
 
 proptest! {
+    #[test]
+    fn integers_are_what_they_say(number in any::<u64>(), shift in 0..64_u32) {
+        let number = number >> shift;
+        let expected = (number <= 1 << 53).then_some(number);
+        prop_assert_eq!(read(&format!("{number}"), |v| v.as_integer(1 << 53)), Ok(expected));
+    }
+
     #[test]
     fn reads_back_what_was_written((text, expected) in document()) {
         prop_assert_eq!(read(&text, render), Ok(expected));

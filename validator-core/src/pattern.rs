@@ -154,6 +154,17 @@ impl PathPattern {
     /// Does not allocate if the scratch was [reserved](PatternScratch::reserve) for this pattern and a path of
     /// this length; otherwise the scratch grows.
     pub fn captures<'s>(&self, path: &[u8], scratch: &'s mut PatternScratch) -> Option<Groups<'s>> {
+        self.captures_of(path, segments::is_plain(path), scratch)
+    }
+
+    /// Likewise for a path of which it is known whether all its bytes are plain, printable ASCII.
+    #[inline(always)]
+    pub(crate) fn captures_of<'s>(
+        &self,
+        path: &[u8],
+        is_plain: bool,
+        scratch: &'s mut PatternScratch,
+    ) -> Option<Groups<'s>> {
         // The suffix is taken from what the prefix left, so that the two never overlap.
         let middle = path.strip_prefix(&*self.prefix)?.strip_suffix(&*self.suffix)?;
         if self.names.is_empty() {
@@ -162,7 +173,7 @@ impl PathPattern {
         scratch.grow(self, middle.len());
         let notes = &mut scratch.notes[..=middle.len()];
         let bounds = &mut scratch.bounds[..2 * self.names.len()];
-        if self.segments.as_ref().is_some_and(|segments| segments.captures(middle, bounds)) {
+        if is_plain && self.segments.as_ref().is_some_and(|segments| segments.captures(middle, bounds)) {
             return Some(Groups { offset: self.prefix.len(), bounds });
         }
         bounds.fill(UNSET);

@@ -2,7 +2,7 @@
 
 use crate::geo::{Country, Geo};
 use crate::limits::{MAX_TARGET, MAX_TEXT};
-use crate::uri::Target;
+use crate::uri::{Bytes, Target};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::net::IpAddr;
@@ -104,8 +104,8 @@ pub(crate) struct Facts<'a> {
     /// The path's leading segment, where it has the shape of a token.
     pub(crate) token: Option<&'a [u8]>,
     pub(crate) path: &'a [u8],
-    /// Whether `path` has percent escapes.
-    pub(crate) has_escapes: bool,
+    /// Of what kind the bytes of `path` are.
+    pub(crate) bytes: Bytes,
     /// The path with percent escapes decoded. Origins decode it, so rules must, or `/%61dmin` would slip past `/admin`.
     pub(crate) decoded_path: &'a [u8],
     pub(crate) geo: &'a dyn Geo,

@@ -68,13 +68,24 @@ pub fn parse(target: &[u8]) -> Result<Target<'_>, Ambiguity> {
 pub(crate) struct Split<'a> {
     /// The target as a whole.
     pub(crate) target: Target<'a>,
-    /// The path's leading segment, where it has the shape of a token; see [`split_token`]. It is the one part that has not
+    /// The path's leading segment, where it has the shape of a token. It is the one part that has not
     /// been looked at yet: [`check_token`] does, and whoever decodes it need not.
     pub(crate) token: Option<&'a [u8]>,
     /// The path behind the token.
     pub(crate) path: &'a [u8],
-    /// Whether `path` has percent escapes.
-    pub(crate) has_escapes: bool,
+    /// Of what kind the bytes of `path` are.
+    pub(crate) bytes: Bytes,
+}
+
+/// Of what kind the bytes of a path are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bytes {
+    /// Printable ASCII without percent escapes.
+    Plain,
+    /// There may be others, but no percent escapes.
+    Unescaped,
+    /// There are percent escapes.
+    Escaped,
 }
 
 /// Reads a request target but for its token, which is most of it.
@@ -91,20 +102,23 @@ pub(crate) fn split(target: &[u8]) -> Result<Split<'_>, Ambiguity> {
         let (authority, rest) = split_absolute(target).ok_or(Ambiguity::Form)?;
         (Some(authority), rest)
     };
-    // A fragment before the query is refused with the path, one in it with the query.
-    let path_len = memchr::memchr(b'?', origin_form).unwrap_or(origin_form.len());
+    // Where the first segment ends, so that a token, which is most of a target, is looked at once. A fragment before the
+    // query is refused with the path, one in it with the query.
+    let body = origin_form.get(1..).unwrap_or_default();
+    let segment_end = memchr::memchr2(b'/', b'?', body).map_or(origin_form.len(), |at| at + 1);
+    let rest = &origin_form[segment_end..];
+    let path_len = segment_end + memchr::memchr(b'?', rest).unwrap_or(rest.len());
     let (path, query) = origin_form.split_at(path_len);
     let query = query.get(1..);
-    let (token, behind) = match split_token(path) {
-        Some((token, behind)) => (Some(token), behind),
-        None => (None, path),
-    };
-    let has_escapes = check_path(behind)?;
+    let segment = path.get(1..segment_end).unwrap_or_default();
+    let token = Some(segment).filter(|segment| is_token(segment));
+    let behind = if token.is_some() { &path[segment_end..] } else { path };
+    let bytes = check_path(behind)?;
     if let Some(query) = query {
         check_query(query)?;
     }
     let target = Target { origin_form, path, query, authority };
-    Ok(Split { target, token, path: behind, has_escapes })
+    Ok(Split { target, token, path: behind, bytes })
 }
 
 /// Checks the token segment of a target. Neither a dot segment nor a slash can be in it.
@@ -115,16 +129,14 @@ pub(crate) fn check_token(segment: &[u8]) -> Result<(), Ambiguity> {
     check_path(segment).map(drop)
 }
 
-/// The path's leading segment, where it has the shape of a JWT, and the path after it.
+/// Whether a path's leading segment has the shape of a JWT.
 ///
 /// The shape is that of an encoded JSON object (`{` and then a quote, white space or `}`) with a dot behind it. It is
 /// deliberately wider than a good token, so that a damaged one is still taken out of the path and refused as such, and
 /// narrow enough that no ordinary file or folder has it.
-#[must_use]
-pub fn split_token(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (segment, rest) = first_segment(path);
-    let opens_object = matches!(segment.get(..3)?, b"eyJ" | b"eyA" | b"ewo" | b"ew0" | b"ewk" | b"e30");
-    (opens_object && memchr::memchr(b'.', segment).is_some()).then_some((segment, rest))
+fn is_token(segment: &[u8]) -> bool {
+    matches!(segment.get(..3), Some(b"eyJ" | b"eyA" | b"ewo" | b"ew0" | b"ewk" | b"e30"))
+        && memchr::memchr(b'.', segment).is_some()
 }
 
 /// A name or address and perhaps a port, or nothing. Of anything else, such as `a:80@b`, two readers may take different
@@ -202,21 +214,23 @@ const NOTABLE: [bool; 256] = {
     notable
 };
 
-/// Checks a path, or a part of one that ends with a segment, and tells whether it has percent escapes.
-fn check_path(path: &[u8]) -> Result<bool, Ambiguity> {
+/// Checks a path, or a part of one that ends with a segment, and tells of what kind its bytes are.
+fn check_path(path: &[u8]) -> Result<Bytes, Ambiguity> {
     if is_plain(path) {
-        return Ok(false);
+        return Ok(Bytes::Plain);
     }
-    let mut has_escapes = false;
+    let mut bytes = Bytes::Unescaped;
     let mut at = 0;
     loop {
         let rest = &path[at..];
         let Some(plain) = rest.iter().position(|&byte| NOTABLE[usize::from(byte)]) else {
-            return Ok(has_escapes);
+            return Ok(bytes);
         };
         at += plain;
         let (byte, after) = (rest[plain], &rest[plain + 1..]);
-        has_escapes |= byte == b'%';
+        if byte == b'%' {
+            bytes = Bytes::Escaped;
+        }
         at += match byte {
             b'/' => match after.first() {
                 Some(b'/') => return Err(Ambiguity::EmptySegment),
@@ -241,8 +255,8 @@ fn check_path(path: &[u8]) -> Result<bool, Ambiguity> {
     }
 }
 
-/// Whether most paths' answer holds: slashes stand alone and before no dot, and all other bytes mean only themselves. Short
-/// paths are none of its business.
+/// Whether most paths' answer holds: slashes stand alone and before no dot, and all other bytes are printable and mean only
+/// themselves. Short paths are none of its business.
 fn is_plain(path: &[u8]) -> bool {
     // Bytes that are looked at together, each with its next one. Nothing in the loop depends on what was found, so that the
     // compiler makes vectors of them.
@@ -256,7 +270,7 @@ fn is_plain(path: &[u8]) -> bool {
         for (index, found) in found.iter_mut().enumerate() {
             let (byte, next) = (window[index], window[index + 1]);
             *found = u8::from(byte <= b' ')
-                | u8::from(byte == 0x7f)
+                | u8::from(byte >= 0x7f)
                 | u8::from(byte == b'#')
                 | u8::from(byte == b'%')
                 | u8::from(byte == b'\\')
@@ -270,7 +284,8 @@ fn is_plain(path: &[u8]) -> bool {
         at = last.min(at + TOGETHER);
     }
     // The last byte was only ever a next one.
-    notable == 0 && path.last().is_some_and(|&byte| byte == b'/' || !NOTABLE[usize::from(byte)])
+    notable == 0
+        && path.last().is_some_and(|&byte| byte == b'/' || (byte < 0x7f && !NOTABLE[usize::from(byte)]))
 }
 
 fn check_query(query: &[u8]) -> Result<(), Ambiguity> {
@@ -386,9 +401,15 @@ mod tests {
 
     #[test]
     fn token_segment_shape() {
-        let split = |path: &'static str| split_token(path.as_bytes()).map(|(t, r)| (t.to_vec(), r.to_vec()));
+        let split = |target: &'static str| {
+            let split = split(target.as_bytes()).unwrap();
+            split.token.map(|token| (token.to_vec(), split.path.to_vec()))
+        };
         assert_eq!(split("/eyJ.a.b/x/y"), Some((b"eyJ.a.b".to_vec(), b"/x/y".to_vec())));
         assert_eq!(split("/eyJ.a.b"), Some((b"eyJ.a.b".to_vec(), b"".to_vec())));
+        assert_eq!(split("/eyJ.a.b?/x/y"), Some((b"eyJ.a.b".to_vec(), b"".to_vec())));
+        assert_eq!(split("/eyJ.a.b/x?/y"), Some((b"eyJ.a.b".to_vec(), b"/x".to_vec())));
+        assert_eq!(split("/eyJ?.a.b/x"), None);
         assert_eq!(split("/eyes.png"), None);
         assert_eq!(split("/eyJabc/x"), None);
         assert_eq!(split("/jquery.min.js"), None);

@@ -53,11 +53,8 @@ impl Segments {
         Some(Segments { list, rest })
     }
 
-    /// Whether this way leads to a match; then `bounds` has the groups' starts and ends.
+    /// Whether this way leads to a match of plain bytes; then `bounds` has the groups' starts and ends.
     pub(super) fn captures(&self, haystack: &[u8], bounds: &mut [usize]) -> bool {
-        if !is_plain(haystack) {
-            return false;
-        }
         let mut at = 0;
         for (segment, [start, end]) in self.list.iter().zip(bounds.as_chunks_mut().0) {
             let Some(len) = haystack.get(at..).and_then(|haystack| segment.find(haystack)) else {
@@ -112,7 +109,7 @@ impl Segment {
 }
 
 /// Whether all bytes are among [`PLAIN`].
-fn is_plain(bytes: &[u8]) -> bool {
+pub(super) fn is_plain(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks();
     let mut other = 0;
     for word in words {
