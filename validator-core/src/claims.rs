@@ -1,74 +1,44 @@
 //! The claims of a verified token, each with its type checked.
 
 use crate::geo::Country;
-use crate::json::{self, Kind, Member, Value};
+use crate::json::{self, Kind, Value};
 use crate::limits::MAX_INTEGER;
 use crate::net::{canonical, parse_net};
 use crate::reason::Reason;
 use crate::uri::percent_decoded;
-use core::net::IpAddr;
-use ipnet::IpNet;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The payload of a token, and where in it the claims are that have a meaning; others are left alone.
+/// The payload of a token: an object whose members are the claims.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Payload<'a> {
-    object: Value<'a>,
-    /// `iat`, where it is as it must be.
-    pub(crate) issued: Option<u64>,
-    iat: Option<Member>,
-    exp: Option<Member>,
-    cid: Option<Member>,
-    stt: Option<Member>,
-    nbf: Option<Member>,
-    sid: Option<Member>,
-    local: Option<Member>,
-    cip: Option<Member>,
-    geo: Option<Member>,
-    geo_tw: Option<Member>,
-    asn: Option<Member>,
-}
+pub(crate) struct Payload<'a>(pub(crate) Value<'a>);
+
+// Keys of the claims that have a meaning; others are left alone.
+const IAT: u64 = json::key(b"iat");
+const EXP: u64 = json::key(b"exp");
+const CID: u64 = json::key(b"cid");
+const STT: u64 = json::key(b"stt");
+const NBF: u64 = json::key(b"nbf");
+const SID: u64 = json::key(b"sid");
+const LOCAL: u64 = json::key(b"local");
+const CIP: u64 = json::key(b"cip");
+const GEO: u64 = json::key(b"geo");
+const GEO_TW: u64 = json::key(b"geo-tw");
+const ASN: u64 = json::key(b"asn");
 
 impl<'a> Payload<'a> {
-    /// Finds the claims of an outermost object.
     #[inline(always)]
-    pub(crate) fn new(object: Value<'a>) -> Self {
-        const IAT: u64 = json::key(b"iat");
-        const EXP: u64 = json::key(b"exp");
-        const CID: u64 = json::key(b"cid");
-        const STT: u64 = json::key(b"stt");
-        const NBF: u64 = json::key(b"nbf");
-        const SID: u64 = json::key(b"sid");
-        const LOCAL: u64 = json::key(b"local");
-        const CIP: u64 = json::key(b"cip");
-        const GEO: u64 = json::key(b"geo");
-        const GEO_TW: u64 = json::key(b"geo-tw");
-        const ASN: u64 = json::key(b"asn");
-        let iat = object.outermost(IAT);
-        Self {
-            object,
-            issued: iat.and_then(|iat| object.member(iat).as_integer(MAX_INTEGER)),
-            iat,
-            exp: object.outermost(EXP),
-            cid: object.outermost(CID),
-            stt: object.outermost(STT),
-            nbf: object.outermost(NBF),
-            sid: object.outermost(SID),
-            local: object.outermost(LOCAL),
-            cip: object.outermost(CIP),
-            geo: object.outermost(GEO),
-            geo_tw: object.outermost(GEO_TW),
-            asn: object.outermost(ASN),
-        }
+    fn claim(self, key: u64) -> Option<Value<'a>> {
+        self.0.outermost(key)
+    }
+
+    /// `iat`, where it is as it must be.
+    pub(crate) fn issued(self) -> Option<u64> {
+        self.claim(IAT)?.as_integer(MAX_INTEGER)
     }
 
     /// `sid`, where it is a string.
-    pub(crate) fn session(&self) -> Option<&'a str> {
-        self.value(self.sid?).as_str()
-    }
-
-    #[inline(always)]
-    fn value(&self, member: Member) -> Value<'a> {
-        self.object.member(member)
+    pub(crate) fn session(self) -> Option<&'a str> {
+        self.claim(SID)?.as_str()
     }
 }
 
@@ -91,9 +61,18 @@ pub(crate) struct Claims<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Cip<'a> {
     Any,
-    Address(IpAddr),
-    Net(IpNet),
-    List(Value<'a>),
+    /// One, as [`bits`].
+    Address(u128),
+    /// A network, or a list of either.
+    Other(Value<'a>),
+}
+
+/// An address as a number, in one spelling.
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
 }
 
 /// A claim that is missing or not as it must be.
@@ -122,37 +101,36 @@ impl<'a> Claims<'a> {
     /// The first mandatory claim that is absent, else the first claim with the wrong type or a value that it cannot
     /// have.
     pub(crate) fn read(payload: Payload<'a>) -> Result<Self, BadClaim> {
-        let present = |name, claim: Option<Member>| {
-            claim.map(|member| payload.value(member)).ok_or(BadClaim::missing(name))
-        };
-        let (_, exp) = (present("iat", payload.iat)?, present("exp", payload.exp)?);
-        let (cid, stt) = (present("cid", payload.cid)?, present("stt", payload.stt)?);
+        let present = |name, key| payload.claim(key).ok_or(BadClaim::missing(name));
+        let (iat, exp) = (present("iat", IAT)?, present("exp", EXP)?);
+        let (cid, stt) = (present("cid", CID)?, present("stt", STT)?);
 
         let time = |name, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(BadClaim::invalid(name));
-        let text = |name, claim: Value<'a>| claim.as_str().ok_or(BadClaim::invalid(name));
-        let optional = |claim: Option<Member>| claim.map(|member| payload.value(member));
-        let valid = |name, claim: Option<Member>, check: fn(Value<'_>) -> bool| {
-            if optional(claim).is_none_or(check) { Ok(()) } else { Err(BadClaim::invalid(name)) }
+        let text = |name, key| {
+            payload.claim(key).map(|claim| claim.as_str().ok_or(BadClaim::invalid(name))).transpose()
+        };
+        let valid = |name, key, check: fn(Value<'_>) -> bool| {
+            if payload.claim(key).is_none_or(check) { Ok(()) } else { Err(BadClaim::invalid(name)) }
         };
         let cid = cid.as_str().filter(|cid| !cid.is_empty()).ok_or(BadClaim::invalid("cid"))?;
         let stt = stt.as_str().filter(|stt| is_technology(stt)).ok_or(BadClaim::invalid("stt"))?;
         let claims = Self {
             payload,
-            iat: payload.issued.ok_or(BadClaim::invalid("iat"))?,
+            iat: time("iat", iat)?,
             exp: time("exp", exp)?,
-            nbf: optional(payload.nbf).map(|nbf| time("nbf", nbf)).transpose()?,
-            sid: optional(payload.sid).map(|sid| text("sid", sid)).transpose()?,
-            local: optional(payload.local).map(|local| text("local", local)).transpose()?,
+            nbf: payload.claim(NBF).map(|nbf| time("nbf", nbf)).transpose()?,
+            sid: text("sid", SID)?,
+            local: text("local", LOCAL)?,
             cid,
             stt,
-            cip: match payload.cip {
+            cip: match payload.claim(CIP) {
                 None => Cip::Any,
-                Some(member) => Cip::read(payload.value(member)).ok_or(BadClaim::invalid("cip"))?,
+                Some(claim) => Cip::read(claim).ok_or(BadClaim::invalid("cip"))?,
             },
         };
-        valid("geo", payload.geo, is_country_list)?;
-        valid("geo-tw", payload.geo_tw, is_window_list)?;
-        valid("asn", payload.asn, |asn| one_or_more(asn, |a| asn_number(a).is_some()))?;
+        valid("geo", GEO, is_country_list)?;
+        valid("geo-tw", GEO_TW, is_window_list)?;
+        valid("asn", ASN, |asn| one_or_more(asn, |a| asn_number(a).is_some()))?;
         Ok(claims)
     }
 
@@ -164,7 +142,7 @@ impl<'a> Claims<'a> {
             "cid" => self.cid.as_bytes(),
             "stt" => self.stt.as_bytes(),
             _ => {
-                let Some(claim) = self.payload.object.get(name) else { return false };
+                let Some(claim) = self.payload.0.get(name) else { return false };
                 let text = match claim.kind() {
                     Kind::String => claim.as_str().map(str::as_bytes),
                     Kind::Number => claim.number(),
@@ -186,25 +164,22 @@ impl<'a> Claims<'a> {
 
     /// Whether the client's address is one of `cip`, or there is no `cip`.
     pub(crate) fn admits_address(&self, client: IpAddr) -> bool {
-        let client = canonical(client);
         match self.cip {
             Cip::Any => true,
-            Cip::Address(address) => address == client,
-            Cip::Net(net) => net.contains(&client),
-            Cip::List(list) => list
-                .children()
-                .any(|c| c.as_str().and_then(parse_net).is_some_and(|net| net.contains(&client))),
+            Cip::Address(address) => address == bits(client),
+            Cip::Other(cip) => {
+                let client = canonical(client);
+                any_of(cip, |c| c.as_str().and_then(parse_net).is_some_and(|net| net.contains(&client)))
+            }
         }
     }
 
     /// Whether the token asks for geo-blocking at this instant: `geo` names a country, and `geo-tw` is absent, empty,
     /// or has a window that holds `now` (start inclusive, end exclusive).
     pub(crate) fn blocks_by_country(&self, now: u64) -> bool {
-        let Some(geo) = self.payload.geo else { return false };
-        let named = self.payload.value(geo).children().next().is_some();
-        named
-            && self.payload.geo_tw.is_none_or(|windows| {
-                let windows = self.payload.value(windows);
+        let Some(geo) = self.payload.claim(GEO) else { return false };
+        geo.children().next().is_some()
+            && self.payload.claim(GEO_TW).is_none_or(|windows| {
                 windows.children().next().is_none()
                     || windows.children().filter_map(window).any(|(start, end)| (start..end).contains(&now))
             })
@@ -212,37 +187,35 @@ impl<'a> Claims<'a> {
 
     /// Whether `geo` names the country.
     pub(crate) fn admits_country(&self, country: Country) -> bool {
-        self.payload.geo.is_some_and(|geo| {
-            self.payload
-                .value(geo)
-                .children()
-                .any(|code| code.as_str().and_then(Country::new) == Some(country))
+        self.payload.claim(GEO).is_some_and(|geo| {
+            geo.children().any(|code| code.as_str().and_then(Country::new) == Some(country))
         })
     }
 
     /// Whether the token is bound to networks at all.
     pub(crate) fn names_asn(&self) -> bool {
-        self.payload.asn.is_some()
+        self.payload.claim(ASN).is_some()
     }
 
     /// Whether `asn` names the network.
     pub(crate) fn admits_asn(&self, number: u32) -> bool {
-        let named = |asn| any_of(self.payload.value(asn), |a| asn_number(a) == Some(number));
-        self.payload.asn.is_some_and(named)
+        self.payload.claim(ASN).is_some_and(|asn| any_of(asn, |a| asn_number(a) == Some(number)))
     }
 }
 
 impl<'a> Cip<'a> {
     /// An address, a network, or a list of one or more of either. The usual one address is read once and for all.
     fn read(claim: Value<'a>) -> Option<Self> {
-        let Some(text) = claim.as_str() else {
-            let each = |c: Value<'_>| c.as_str().and_then(parse_net).is_some();
-            return (claim.kind() == Kind::Array && one_or_more(claim, each)).then_some(Self::List(claim));
-        };
-        match text.parse() {
-            Ok(address) => Some(Self::Address(canonical(address))),
-            Err(_) => parse_net(text).map(Self::Net),
+        if let Some(text) = claim.as_str() {
+            if let Ok(address) = text.parse::<Ipv4Addr>() {
+                return Some(Self::Address(bits(IpAddr::V4(address))));
+            }
+            if let Ok(address) = text.parse::<Ipv6Addr>() {
+                return Some(Self::Address(bits(IpAddr::V6(address))));
+            }
         }
+        let is_valid = one_or_more(claim, |c| c.as_str().and_then(parse_net).is_some());
+        is_valid.then_some(Self::Other(claim))
     }
 }
 

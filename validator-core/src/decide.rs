@@ -2,7 +2,7 @@
 
 use crate::claimed::{self, ClaimedScratch};
 use crate::explain::{Bytes, Trace};
-use crate::geo::{Geo, same_name};
+use crate::geo::{Country, Geo, same_name};
 use crate::limits::MAX_TARGET;
 use crate::net::canonical;
 use crate::pattern::PatternScratch;
@@ -165,10 +165,9 @@ pub fn decide<'a, T: Trace>(
     scratch: &'a mut Scratch,
     trace: &mut T,
 ) -> Decision<'a> {
-    let request = Request { client: canonical(request.client), ..*request };
     let Scratch { token, claimed, patterns, rules, out } = scratch;
     let country = Cell::new(None);
-    let listed = match prefilter(policy, &request, geo, now, &country, trace) {
+    let listed = match prefilter(policy, request, geo, now, &country, trace) {
         Ok(()) => None,
         Err(reason) if policy.prefilter.monitor => {
             trace.note("prefilter", format_args!("{}: let through by monitor mode", reason.name()));
@@ -176,7 +175,7 @@ pub fn decide<'a, T: Trace>(
         }
         Err(reason) => return refused_before_routing(reason, None),
     };
-    let facts = match admit(request, geo, country, rules, trace) {
+    let facts = match admit(request, geo, &country, rules, trace) {
         Ok(facts) => facts,
         Err(reason) => return refused_before_routing(reason, listed),
     };
@@ -202,7 +201,7 @@ struct Decider<'a> {
 }
 
 impl<'a> Decider<'a> {
-    fn on_no_route<T: Trace>(self, facts: &Facts<'a>, trace: &mut T) -> Decision<'a> {
+    fn on_no_route<T: Trace>(self, facts: &Facts<'_, 'a>, trace: &mut T) -> Decision<'a> {
         let Self { policy, now, listed, claimed, out, .. } = self;
         if is_ambiguous(facts.token) {
             return refused_before_routing(Reason::UriAmbiguous, listed);
@@ -215,9 +214,10 @@ impl<'a> Decider<'a> {
             Fallback::Deny => Verdict::Deny { reason: Reason::NoRoute, status: Reason::NoRoute.status() },
         };
         let path = facts.path;
-        let decision =
+        let mut decision =
             Decision { verdict, route: None, session: None, monitored: Bindings::default(), listed, path };
-        refuse_claimed_session(decision, policy, &facts.request, facts.token, now, claimed, trace)
+        refuse_claimed_session(&mut decision, policy, facts.request, facts.token, now, claimed, trace);
+        decision
     }
 
     /// What the route says. On one that was found behind a misplaced token, nothing passes.
@@ -225,7 +225,7 @@ impl<'a> Decider<'a> {
     fn on_route<T: Trace>(
         self,
         index: usize,
-        facts: &Facts<'a>,
+        facts: &Facts<'_, 'a>,
         is_misplaced: bool,
         trace: &mut T,
     ) -> Decision<'a> {
@@ -254,7 +254,7 @@ impl<'a> Decider<'a> {
             }
             Err(reason) => refuse(route, reason, facts, out),
         };
-        let decision = Decision {
+        let mut decision = Decision {
             verdict,
             route: Some(index),
             session: findings.session,
@@ -263,7 +263,8 @@ impl<'a> Decider<'a> {
             path: facts.path,
         };
         let unchecked = facts.token.filter(|_| !findings.segment_session_passed);
-        refuse_claimed_session(decision, policy, &facts.request, unchecked, now, claimed, trace)
+        refuse_claimed_session(&mut decision, policy, facts.request, unchecked, now, claimed, trace);
+        decision
     }
 }
 
@@ -277,36 +278,49 @@ fn is_ambiguous(segment: Option<&[u8]>) -> bool {
 ///
 /// The kernel does so there without checking a token, and what it refuses must not pass where it does not look. Its
 /// answer is this one, so a redirect or forward gives way to it.
+#[inline(always)]
 fn refuse_claimed_session<'a, T: Trace>(
-    decision: Decision<'a>,
+    decision: &mut Decision<'a>,
     policy: &Policy,
     request: &Request<'_>,
     segment: Option<&[u8]>,
     now: u64,
     scratch: &mut ClaimedScratch,
     trace: &mut T,
-) -> Decision<'a> {
-    let lists = &policy.prefilter;
-    let Some(segment) = segment else { return decision };
-    if policy.sessions.is_empty()
-        || matches!(decision.verdict, Verdict::Deny { .. })
-        || !lists.watches_sessions(request.destination)
+) {
+    let Some(segment) = segment else { return };
+    if !policy.sessions.is_empty()
+        && !matches!(decision.verdict, Verdict::Deny { .. })
+        && policy.prefilter.watches_sessions(request.destination)
     {
-        return decision;
+        refuse_if_blacklisted(decision, policy, request, segment, now, scratch, trace);
     }
+}
+
+#[inline(never)]
+fn refuse_if_blacklisted<T: Trace>(
+    decision: &mut Decision<'_>,
+    policy: &Policy,
+    request: &Request<'_>,
+    segment: &[u8],
+    now: u64,
+    scratch: &mut ClaimedScratch,
+    trace: &mut T,
+) {
     let blacklisted = |sid: &str| policy.sessions.contains(sid, now);
-    let Some(session) = claimed::find(segment, scratch, blacklisted) else { return decision };
+    let Some(session) = claimed::find(segment, scratch, blacklisted) else { return };
+    let monitor = policy.prefilter.monitor;
     let is = if request.destination.is_some() { "is" } else { "may be" };
-    let effect = if lists.monitor { "let through by monitor mode" } else { "refused" };
+    let effect = if monitor { "let through by monitor mode" } else { "refused" };
     trace.note(
         "session",
         format_args!("{session:?} is blacklisted, and the port {is} a session port: {effect}"),
     );
     let reason = Reason::SessionBlacklisted;
-    if lists.monitor {
-        Decision { listed: decision.listed.or(Some(reason)), ..decision }
+    if monitor {
+        decision.listed = decision.listed.or(Some(reason));
     } else {
-        Decision { verdict: Verdict::Deny { reason, status: reason.status() }, ..decision }
+        decision.verdict = Verdict::Deny { reason, status: reason.status() };
     }
 }
 
@@ -323,13 +337,13 @@ struct Findings<'a> {
 
 /// The target: everything between the lists and the routes.
 #[inline(always)]
-fn admit<'a, T: Trace>(
-    request: Request<'a>,
+fn admit<'r, 'a, T: Trace>(
+    request: &'r Request<'a>,
     geo: &'a dyn Geo,
-    country: Cell<Option<Option<crate::geo::Country>>>,
+    country: &'r Cell<Option<Option<Country>>>,
     scratch: &'a mut RuleScratch,
     trace: &mut T,
-) -> Result<Facts<'a>, Reason> {
+) -> Result<Facts<'r, 'a>, Reason> {
     let ambiguous = |ambiguity: uri::Ambiguity, trace: &mut T| {
         trace.note("target", format_args!("{}", ambiguity.text()));
         Reason::UriAmbiguous
@@ -364,7 +378,7 @@ fn prefilter<T: Trace>(
     request: &Request<'_>,
     geo: &dyn Geo,
     now: u64,
-    country: &Cell<Option<Option<crate::geo::Country>>>,
+    country: &Cell<Option<Option<Country>>>,
     trace: &mut T,
 ) -> Result<(), Reason> {
     let lists = &policy.prefilter;
@@ -383,7 +397,7 @@ fn prefilter<T: Trace>(
     if let Some(service) = lists.services.iter().find(covers)
         && service.applies_at(now)
     {
-        let found = geo.country(request.client);
+        let found = geo.country(canonical(request.client));
         country.set(Some(found));
         if !service.admits(found) {
             let destination = request.destination;
@@ -407,7 +421,7 @@ fn refused_before_routing<'a>(reason: Reason, listed: Option<Reason>) -> Decisio
 
 /// The first route whose conditions hold.
 #[inline(always)]
-fn find_route<T: Trace>(policy: &Policy, facts: &Facts<'_>, trace: &mut T) -> Option<usize> {
+fn find_route<T: Trace>(policy: &Policy, facts: &Facts<'_, '_>, trace: &mut T) -> Option<usize> {
     for (index, route) in policy.routes.iter().enumerate() {
         match route.when.first_failing(facts) {
             None => {
@@ -430,11 +444,11 @@ fn find_route<T: Trace>(policy: &Policy, facts: &Facts<'_>, trace: &mut T) -> Op
 /// take a token there; such a request can only be refused, but with the route's own answer and `token_malformed` instead
 /// of `no_route`. The facts for that reading come along.
 #[inline(never)]
-fn find_misplaced<'a, T: Trace>(
+fn find_misplaced<'r, 'a, T: Trace>(
     policy: &Policy,
-    facts: &Facts<'a>,
+    facts: &Facts<'r, 'a>,
     trace: &mut T,
-) -> Option<(usize, Facts<'a>)> {
+) -> Option<(usize, Facts<'r, 'a>)> {
     if policy.fallback == Fallback::Allow || facts.path.len() != facts.target.path.len() {
         return None;
     }
@@ -444,7 +458,7 @@ fn find_misplaced<'a, T: Trace>(
     }
     // An encoded slash is ambiguous, so both forms of the path have the same segments.
     let (_, decoded_path) = uri::first_segment(facts.decoded_path);
-    let shifted = Facts { path: behind, decoded_path, country: facts.country.clone(), ..*facts };
+    let shifted = Facts { path: behind, decoded_path, ..*facts };
     let index =
         policy.routes.iter().position(|route| takes_path_token(route) && route.when.holds(&shifted))?;
     let name = &policy.routes[index].name;
@@ -459,7 +473,7 @@ fn takes_path_token(route: &Route) -> bool {
 
 fn check_secure_token<T: Trace>(
     check: &SecureToken,
-    facts: &Facts<'_>,
+    facts: &Facts<'_, '_>,
     now: u64,
     trace: &mut T,
 ) -> Result<(), Reason> {
@@ -479,7 +493,7 @@ fn check_secure_token<T: Trace>(
 struct JwtChecker<'c, 'a> {
     policy: &'a Policy,
     check: &'a ContentJwt,
-    facts: &'c Facts<'a>,
+    facts: &'c Facts<'c, 'a>,
     now: u64,
     findings: &'c mut Findings<'a>,
 }
@@ -554,7 +568,7 @@ impl<'a> JwtChecker<'_, 'a> {
             return Err(Reason::PathMismatch);
         }
 
-        let client = facts.request.client;
+        let client = facts.client();
         let unknown = check.unknown_place_passes;
         let watch = check.monitored;
         let seen = &mut self.findings.monitored;
@@ -652,7 +666,7 @@ fn stripped_parameters(check: &Check) -> impl Iterator<Item = &str> + Clone {
 
 /// Path and query without any token. Borrowed from the request unless parameters must be cut out of the query.
 fn upstream_uri<'a, 'n>(
-    facts: &Facts<'a>,
+    facts: &Facts<'_, 'a>,
     parameters: &(impl Iterator<Item = &'n str> + Clone),
     out: &'a mut Vec<u8>,
 ) -> &'a [u8] {
@@ -669,7 +683,7 @@ fn upstream_uri<'a, 'n>(
     }
 }
 
-fn refuse<'a>(route: &'a Route, reason: Reason, facts: &Facts<'a>, out: &'a mut Vec<u8>) -> Verdict<'a> {
+fn refuse<'a>(route: &'a Route, reason: Reason, facts: &Facts<'_, 'a>, out: &'a mut Vec<u8>) -> Verdict<'a> {
     let parameters = stripped_parameters(&route.check);
     match &route.on_deny {
         OnDeny::Status => Verdict::Deny { reason, status: route.statuses.get(reason) },
@@ -694,7 +708,7 @@ fn refuse<'a>(route: &'a Route, reason: Reason, facts: &Facts<'a>, out: &'a mut 
 /// Appends the request's absolute URL without its token, percent-encoded so that it fits into a query parameter.
 fn push_return_url<'n>(
     out: &mut Vec<u8>,
-    facts: &Facts<'_>,
+    facts: &Facts<'_, '_>,
     parameters: &(impl Iterator<Item = &'n str> + Clone),
 ) {
     let authority = facts.target.authority.unwrap_or(facts.request.host);

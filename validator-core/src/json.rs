@@ -10,7 +10,6 @@
 
 use crate::limits::{MAX_DEPTH, MAX_JSON, MAX_MEMBERS, MAX_NODES};
 use alloc::boxed::Box;
-use core::num::NonZero;
 
 /// The text is not JSON, or over a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,13 +97,11 @@ type Text = [u8; MAX_JSON + WORD];
 pub(crate) struct Tape {
     text: Box<Text>,
     nodes: Box<[Node; MAX_NODES]>,
-    /// For each [`place`] the outermost object's last member there.
-    places: Box<Places>,
+    /// For each [`place`] the outermost object's last member there: the index of its node, or zero, the root's, for none.
+    places: Box<[usize; PLACES]>,
+    /// Whether two of those members have the same place.
+    crowded: bool,
 }
-
-/// Indexes of nodes; zero, the root's, for none.
-#[derive(Debug)]
-struct Places([usize; PLACES]);
 
 const PLACES: usize = 64;
 
@@ -119,7 +116,8 @@ impl Tape {
         Self {
             text: Box::new([0; MAX_JSON + WORD]),
             nodes: Box::new([Node::default(); MAX_NODES]),
-            places: Box::new(Places([0; PLACES])),
+            places: Box::new([0; PLACES]),
+            crowded: false,
         }
     }
 
@@ -131,43 +129,35 @@ impl Tape {
     /// Reads the first `len` bytes of the text as a whole, decoding its strings in place. `between` is called after each
     /// member of the outermost object.
     pub(crate) fn read(&mut self, len: usize, between: impl FnMut()) -> Result<Value<'_>, JsonError> {
-        let Self { text, nodes, places } = self;
+        let Self { text, nodes, places, crowded } = self;
         text.get_mut(len..len + WORD).ok_or(JsonError::Limit)?.fill(0);
         let mut reader = Reader { text, at: 0, nodes, count: 0 };
-        let crowded = reader.outermost(places, between)?;
+        *crowded = reader.outermost(places, between)?;
         reader.next();
         if reader.at != len {
             return Err(JsonError::Syntax);
         }
-        let count = reader.count;
         // At the end, once and for all strings: escapes were decoded to whole characters, so nothing that was not UTF-8
         // has become so.
-        let text = core::str::from_utf8(&text[..len]).map_err(|_| JsonError::Syntax)?;
-        let places = if crowded { None } else { Some(&**places) };
-        Ok(Value { text, nodes: &nodes[..count], index: 0, places })
+        let text = core::str::from_utf8(&self.text[..len]).map_err(|_| JsonError::Syntax)?;
+        Ok(Value { text, tape: self, index: 0 })
     }
 }
-
-/// Where in an object a member is. The root of a text is never one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Member(NonZero<usize>);
 
 /// A value of a text that was read whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Value<'a> {
     text: &'a str,
-    nodes: &'a [Node],
+    /// The nodes up to the end of the root's are this text's.
+    tape: &'a Tape,
     index: usize,
-    /// Where the members of the root are, if all are told apart by their places.
-    places: Option<&'a Places>,
 }
 
 impl<'a> Value<'a> {
+    #[inline(always)]
     fn node(self) -> &'a Node {
-        const NONE: &Node =
-            &Node { key: 0, name: EMPTY, text: EMPTY, integer: NO_INTEGER, end: 0, kind: Kind::Null };
-        const EMPTY: Span = Span { start: 0, end: 0 };
-        self.nodes.get(self.index).unwrap_or(NONE)
+        // An index is always below; the remainder is cheaper than the check.
+        &self.tape.nodes[self.index % MAX_NODES]
     }
 
     pub(crate) fn kind(self) -> Kind {
@@ -189,25 +179,19 @@ impl<'a> Value<'a> {
 
     /// The outermost object's member with a name of up to seven bytes, by its [`key`].
     #[inline(always)]
-    pub(crate) fn outermost(self, key: u64) -> Option<Member> {
-        let Some(places) = self.places else { return self.outermost_in_a_crowd(key) };
-        let index = places.0[place(key)];
-        let member = Member(NonZero::new(index)?);
-        (self.nodes.get(index)?.key == key).then_some(member)
+    pub(crate) fn outermost(self, key: u64) -> Option<Value<'a>> {
+        if self.tape.crowded {
+            return self.outermost_in_a_crowd(key);
+        }
+        let member = Value { index: self.tape.places[place(key)], ..self };
+        (member.index != 0 && member.key() == key).then_some(member)
     }
 
     #[cold]
     #[inline(never)]
-    fn outermost_in_a_crowd(self, key: u64) -> Option<Member> {
+    fn outermost_in_a_crowd(self, key: u64) -> Option<Value<'a>> {
         let root = Value { index: 0, ..self };
-        let found = root.children().find(|member| root.is_object() && member.key() == key)?;
-        NonZero::new(found.index).map(Member)
-    }
-
-    /// What [`Value::outermost`] found.
-    #[inline(always)]
-    pub(crate) fn member(self, member: Member) -> Value<'a> {
-        Value { index: member.0.get(), ..self }
+        root.children().find(|member| root.is_object() && member.key() == key)
     }
 
     /// Members or elements, in order.
@@ -275,14 +259,14 @@ struct Reader<'r> {
 impl Reader<'_> {
     /// The root. Tells whether two members of it have the same place.
     #[inline(always)]
-    fn outermost(&mut self, places: &mut Places, between: impl FnMut()) -> Result<bool, JsonError> {
+    fn outermost(&mut self, places: &mut [usize; PLACES], between: impl FnMut()) -> Result<bool, JsonError> {
         if self.next() != b'{' {
             self.value(Span::default(), 0, 1)?;
             return Ok(true);
         }
-        places.0.fill(0);
+        places.fill(0);
         self.count = 1;
-        let seen = self.members(1, |key, node| places.0[place(key)] = node, between)?;
+        let seen = self.members(1, |key, node| places[place(key)] = node, between)?;
         self.nodes[0] = Node { end: self.count, kind: Kind::Object, ..Node::default() };
         Ok(seen == Seen::Crowd)
     }

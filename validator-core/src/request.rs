@@ -2,6 +2,7 @@
 
 use crate::geo::{Country, Geo};
 use crate::limits::{MAX_TARGET, MAX_TEXT};
+use crate::net::canonical;
 use crate::uri::{Bytes, Target};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -98,8 +99,8 @@ pub fn split_cookie(pair: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// A request together with what was derived from it once: the parsed target, the path without a token segment, that
 /// path decoded for rules, and the country, looked up when first asked for.
-pub(crate) struct Facts<'a> {
-    pub(crate) request: Request<'a>,
+pub(crate) struct Facts<'r, 'a> {
+    pub(crate) request: &'r Request<'a>,
     pub(crate) target: Target<'a>,
     /// The path's leading segment, where it has the shape of a token.
     pub(crate) token: Option<&'a [u8]>,
@@ -109,7 +110,7 @@ pub(crate) struct Facts<'a> {
     /// The path with percent escapes decoded. Origins decode it, so rules must, or `/%61dmin` would slip past `/admin`.
     pub(crate) decoded_path: &'a [u8],
     pub(crate) geo: &'a dyn Geo,
-    pub(crate) country: Cell<Option<Option<Country>>>,
+    pub(crate) country: &'r Cell<Option<Option<Country>>>,
     pub(crate) text: &'a RefCell<Vec<u8>>,
 }
 
@@ -131,7 +132,12 @@ impl RuleScratch {
     }
 }
 
-impl Facts<'_> {
+impl Facts<'_, '_> {
+    /// The client's address in its one spelling.
+    pub(crate) fn client(&self) -> IpAddr {
+        canonical(self.request.client)
+    }
+
     /// The name of the host that was asked for.
     pub(crate) fn host(&self) -> &[u8] {
         host_name(self.target.authority.unwrap_or(self.request.host))
@@ -158,7 +164,7 @@ impl Facts<'_> {
         match self.country.get() {
             Some(known) => known,
             None => {
-                let country = self.geo.country(self.request.client);
+                let country = self.geo.country(self.client());
                 self.country.set(Some(country));
                 country
             }

@@ -128,8 +128,8 @@ impl Variable {
     }
 
     /// Hands the value to `look`; `None` where the request has no such thing.
-    fn look<R>(&self, facts: &Facts<'_>, look: impl FnOnce(Option<&[u8]>) -> R) -> R {
-        let request = &facts.request;
+    fn look<R>(&self, facts: &Facts<'_, '_>, look: impl FnOnce(Option<&[u8]>) -> R) -> R {
+        let request = facts.request;
         let query = facts.target.query;
         match self {
             Self::Uri => look(Some(facts.decoded_path)),
@@ -142,7 +142,7 @@ impl Variable {
             Self::RemoteAddr => {
                 let mut text = AddressText { room: [0; ADDRESS_TEXT], len: 0 };
                 // An address always fits the room.
-                let _fits = write!(text, "{}", canonical(request.client));
+                let _fits = write!(text, "{}", facts.client());
                 look(Some(text.as_bytes()))
             }
             Self::Http(name) => look(header(request.headers, name).first()),
@@ -200,7 +200,7 @@ impl Condition {
     }
 
     /// A condition on a variable that the request lacks holds only if it is a negated one.
-    pub(crate) fn holds(&self, facts: &Facts<'_>) -> bool {
+    pub(crate) fn holds(&self, facts: &Facts<'_, '_>) -> bool {
         // Most conditions are of this kind.
         if let (Variable::Uri, Test::StartsWith(start)) = (&self.variable, &self.test) {
             return facts.decoded_path.starts_with(start) != self.negated;
@@ -209,7 +209,7 @@ impl Condition {
             return nets.contains(facts.request.client);
         }
         if let Test::Address(address) = &self.test {
-            return (canonical(facts.request.client) == *address) != self.negated;
+            return (facts.client() == *address) != self.negated;
         }
         let ignore_case = self.variable.ignores_case();
         let holds = self.variable.look(facts, |value| {
@@ -308,12 +308,12 @@ impl When {
         Self { groups }
     }
 
-    pub(crate) fn holds(&self, facts: &Facts<'_>) -> bool {
+    pub(crate) fn holds(&self, facts: &Facts<'_, '_>) -> bool {
         self.first_failing(facts).is_none()
     }
 
     /// The first or-group of which nothing holds, for explanations.
-    pub(crate) fn first_failing(&self, facts: &Facts<'_>) -> Option<&[Condition]> {
+    pub(crate) fn first_failing(&self, facts: &Facts<'_, '_>) -> Option<&[Condition]> {
         self.groups
             .iter()
             .find(|group| !group.iter().any(|condition| condition.holds(facts)))

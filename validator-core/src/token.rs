@@ -131,7 +131,7 @@ impl<'a> Unverified<'a> {
 
         hash();
         let size = decode(given, signature).map_err(dots)?;
-        let payload = Payload::new(read_object(payload, payload_tape, hash).map_err(dots)?);
+        let payload = Payload(read_object(payload, payload_tape, hash).map_err(dots)?);
         Ok(Self { token, signed, signature: &signature[..size], header, payload, begun })
     }
 
@@ -147,7 +147,7 @@ impl<'a> Unverified<'a> {
             return Err(Reason::AlgorithmNotAllowed);
         }
         let kid = self.kid().ok_or(Reason::KeyUnknown)?;
-        let iat = self.payload.issued.unwrap_or(now);
+        let iat = self.payload.issued().unwrap_or(now);
         keys.effective_at(kid, iat, now).ok_or(Reason::KeyUnknown)
     }
 
@@ -169,8 +169,11 @@ impl<'a> Unverified<'a> {
     /// [`Reason::SignatureInvalid`].
     #[inline(always)]
     pub(crate) fn verify(self, key: &'a Key) -> Result<Verified<'a>, Reason> {
-        let begun = self.begun.filter(|mac| mac.is_by(key));
-        let mac = begun.unwrap_or_else(|| Mac::new(key, &self.token[..self.signed])).end();
+        let mut mac = match self.begun {
+            Some(begun) if begun.is_by(key) => begun,
+            _ => Mac::new(key, &self.token[..self.signed]),
+        };
+        mac.end();
         // Nobody learns of them before the signature is found to be good.
         let claims = Claims::read(self.payload);
         if !mac.is(self.signature) {
