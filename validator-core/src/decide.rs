@@ -383,11 +383,11 @@ fn prefilter<T: Trace>(
 ) -> Result<(), Reason> {
     let lists = &policy.prefilter;
     if lists.allow.contains(request.client) {
-        trace.note("prefilter", format_args!("{} is on the allow list", request.client));
+        trace.note("prefilter", format_args!("{} is on the allow list", canonical(request.client)));
         return Ok(());
     }
     if lists.deny.contains(request.client) {
-        trace.note("prefilter", format_args!("{} is on the deny list", request.client));
+        trace.note("prefilter", format_args!("{} is on the deny list", canonical(request.client)));
         return Err(Reason::IpDenied);
     }
     let covers = |service: &&Service| match request.destination {
