@@ -83,7 +83,7 @@ pub fn bars(heading: Heading<'_>, bars: &[Bar]) -> String {
             .margin_right(24)
             .x_label_area_size(32)
             .y_label_area_size(u32::try_from(letters).unwrap_or(40) * 15 / 2 + 16)
-            .build_cartesian_2d(0.0..end, (0..count).into_segmented())?;
+            .build_cartesian_2d(0.0..end, (0..(count - 1).max(0)).into_segmented())?;
         let at = |row: i32| count - 1 - row;
         let name = |value: &SegmentValue<i32>| match value {
             SegmentValue::CenterOf(row) => {
