@@ -1,5 +1,6 @@
 //! Cores, processes on them, and the processor time that they take.
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::process::{Command, Stdio};
@@ -70,6 +71,14 @@ pub(crate) fn bound(command: &Command) -> Command {
     }
     bound.stdin(Stdio::null());
     bound
+}
+
+/// Lets this process, and what it starts, have as many files open as the system permits. Gives how many that is.
+pub(crate) fn open_many_files() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("a limit up to the highest one");
+    limit.maximum.unwrap_or(u64::MAX)
 }
 
 /// Starts a server in the foreground, whose handle is all there is to end.

@@ -21,6 +21,8 @@ pub(crate) const OTHER_BODY: &str = "a small segment, by another path";
 /// Connections that peers keep to the origin, and clients that anything may have.
 const KEPT: usize = 512;
 const CLIENTS: usize = 12_000;
+/// The same of HAProxy, which is not measured with many and does not start where it cannot have them.
+const HAPROXY_CLIENTS: usize = 1_000;
 
 /// How a request says what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,7 +292,7 @@ impl Site {
         let file = self.folder.path().join(format!("haproxy-{checked}.cfg"));
         let (address, process) = start_on_free_port(|address| {
             let text = format!(
-                "global\n  nbthread 1\n  maxconn {CLIENTS}\n\
+                "global\n  nbthread 1\n  maxconn {HAPROXY_CLIENTS}\n\
                  defaults\n  mode http\n  timeout client 75s\n  timeout server 60s\n  timeout connect 5s\n\
                  frontend gate\n  bind {address} backlog 8192\n{checks}  default_backend origin\n\
                  backend origin\n  http-reuse always\n  server origin {}\n",
