@@ -1,6 +1,8 @@
 //! Inputs that the benches share: one policy, one key, and requests of known size.
 #![expect(clippy::expect_used, reason = "a bench whose input is wrong must not run")]
 
+pub mod chart;
+pub mod open_loop;
 pub mod report;
 
 use validator_core::pattern::{Limits, PathPattern};
@@ -12,8 +14,8 @@ use validator_core::{
 /// The instant of every bench.
 pub const NOW: u64 = 1_713_790_000;
 
-/// The key that signs and verifies.
-pub const KEY: [u8; 32] = [7; 32];
+/// The key that signs and verifies; letters, as some peers take nothing else.
+pub const KEY: [u8; 32] = *b"edgegate-benches-key-of-32-bytes";
 
 /// A path of the kind that the pattern was written for.
 pub const PATH: &str = "/Content/Channel/NationalGeographic/DASH/stream_01/Segment-4186442971413506.m4v";
@@ -58,12 +60,18 @@ pub fn policy() -> Policy {
 /// A token of [`TOKEN_SIZE`] bytes with every claim that needs no database.
 #[must_use]
 pub fn token() -> String {
+    token_for(1_713_789_349, 1_713_794_749, "192.0.2.1", &KEY)
+}
+
+/// The same for other times, another client and another key.
+#[must_use]
+pub fn token_for(iat: u64, exp: u64, cip: &str, key: &[u8; 32]) -> String {
     let claims = |sid: &str| {
         format!(
-            r#"{{"iat":1713789349,"exp":1713794749,"cid":"NationalGeographic","stt":"DASH","cip":"192.0.2.1","geo":[],"sid":"{sid}"}}"#
+            r#"{{"iat":{iat},"exp":{exp},"cid":"NationalGeographic","stt":"DASH","cip":"{cip}","geo":[],"sid":"{sid}"}}"#
         )
     };
-    let key = Key::new(&KEY, false).expect("a key of 32 bytes");
+    let key = Key::new(key, false).expect("a key of 32 bytes");
     let make = |sid: &str| sign::content_jwt("orange-key-1", &claims(sid), &key);
     // base64url grows by four for every three bytes, so lengths jump; the session takes up the slack.
     (8..64)

@@ -137,7 +137,8 @@ impl Report {
 }
 
 /// Lower quartile, median and upper quartile.
-fn quartiles(values: &[f64]) -> [f64; 3] {
+#[must_use]
+pub fn quartiles(values: &[f64]) -> [f64; 3] {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let last = sorted.len().saturating_sub(1);

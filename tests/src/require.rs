@@ -14,6 +14,7 @@ type Probe = (&'static str, &'static [&'static str]);
 /// Programs by tool; the first that is fit is the one.
 const TOOLS: &[(&str, &[Probe])] = &[
     ("nginx", &[("nginx", &["-v"]), ("/usr/sbin/nginx", &["-v"])]),
+    ("haproxy", &[("haproxy", &["-v"]), ("/usr/sbin/haproxy", &["-v"])]),
     ("ffmpeg", &[("ffmpeg", &["-version"])]),
     ("ffprobe", &[("ffprobe", &["-version"])]),
     ("curl", &[("curl", &["--version"])]),
