@@ -422,18 +422,16 @@ fn refused_before_routing<'a>(reason: Reason, listed: Option<Reason>) -> Decisio
 /// The first route whose conditions hold.
 #[inline(always)]
 fn find_route<T: Trace>(policy: &Policy, facts: &Facts<'_, '_>, trace: &mut T) -> Option<usize> {
+    if !T::ENABLED {
+        return policy.routes.first(facts.decoded_path, |route| route.when.holds(facts));
+    }
     for (index, route) in policy.routes.iter().enumerate() {
-        match route.when.first_failing(facts) {
-            None => {
-                trace.note("route", format_args!("{} decides", route.name));
-                return Some(index);
-            }
-            Some(group) if T::ENABLED => {
-                let conditions: Vec<&str> = group.iter().map(|condition| condition.text()).collect();
-                trace.note("route", format_args!("{} not: {}", route.name, conditions.join(" or ")));
-            }
-            Some(_) => {}
-        }
+        let Some(group) = route.when.first_failing(facts) else {
+            trace.note("route", format_args!("{} decides", route.name));
+            return Some(index);
+        };
+        let conditions: Vec<&str> = group.iter().map(|condition| condition.text()).collect();
+        trace.note("route", format_args!("{} not: {}", route.name, conditions.join(" or ")));
     }
     None
 }
@@ -460,7 +458,7 @@ fn find_misplaced<'r, 'a, T: Trace>(
     let (_, decoded_path) = uri::first_segment(facts.decoded_path);
     let shifted = Facts { path: behind, decoded_path, ..*facts };
     let index =
-        policy.routes.iter().position(|route| takes_path_token(route) && route.when.holds(&shifted))?;
+        policy.routes.first(decoded_path, |route| takes_path_token(route) && route.when.holds(&shifted))?;
     let name = &policy.routes[index].name;
     trace
         .note("route", format_args!("{name} decides: the first segment is no token but stands in its place"));

@@ -89,6 +89,7 @@ mod policy;
 mod query;
 mod reason;
 mod request;
+mod routes;
 mod rules;
 mod secure_token;
 mod sessions;
@@ -106,6 +107,7 @@ pub use policy::{
 };
 pub use reason::Reason;
 pub use request::{Headers, Request, split_cookie};
+pub use routes::Routes;
 pub use rules::{Condition, ConditionError, OPERATORS, Operand, VARIABLES, When};
 pub use secure_token::{Algorithm, Secret, parameters as secure_token_parameters};
 pub use sessions::{Day, Sessions};

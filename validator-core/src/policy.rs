@@ -6,6 +6,7 @@ use crate::limits::DEFAULT_MAX_TTL;
 use crate::net::{NetSet, PortSet};
 use crate::pattern::PathPattern;
 use crate::reason::Reason;
+use crate::routes::Routes;
 use crate::rules::When;
 use crate::secure_token::{Algorithm, Secret};
 use crate::sessions::Sessions;
@@ -38,7 +39,7 @@ pub struct Policy {
     /// Lists that apply before anything else.
     pub prefilter: Arc<Prefilter>,
     /// In order; the first whose conditions hold decides.
-    pub routes: Arc<[Route]>,
+    pub routes: Routes,
 }
 
 /// The address and country lists that the kernel applies too.

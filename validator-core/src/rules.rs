@@ -312,6 +312,18 @@ impl When {
         self.first_failing(facts).is_none()
     }
 
+    /// What every path starts with for which the conditions hold: the longest such text that one of them alone demands.
+    pub(crate) fn start(&self) -> Option<&[u8]> {
+        let demanded = self.groups.iter().filter_map(|group| match &group[..] {
+            [Condition { variable: Variable::Uri, negated: false, test, .. }] => match test {
+                Test::StartsWith(start) | Test::Equal(start) => Some(&**start),
+                _ => None,
+            },
+            _ => None,
+        });
+        demanded.max_by_key(|start| start.len())
+    }
+
     /// The first or-group of which nothing holds, for explanations.
     pub(crate) fn first_failing(&self, facts: &Facts<'_, '_>) -> Option<&[Condition]> {
         self.groups

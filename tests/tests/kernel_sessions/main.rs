@@ -49,7 +49,7 @@ fn policy(world: &World) -> Policy {
         keys: KeyRing::default().into(),
         sessions,
         prefilter: Prefilter { session_ports: PortSet::new([PORT]), ..Prefilter::default() }.into(),
-        routes: [].into(),
+        routes: vec![].into(),
     }
 }
 
