@@ -151,7 +151,7 @@ pub(crate) fn start_with(
         flows: Arc::clone(&flows),
         shutdown,
         tasks: JoinSet::new(),
-        workers: workers,
+        workers,
         gateway: addresses(gateway.as_deref().unwrap_or_default()),
         auth: addresses(auth.as_deref().unwrap_or_default()),
         admin: admin.as_ref().and_then(Listener::address),
