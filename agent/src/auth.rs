@@ -20,7 +20,6 @@ use http::header::{HOST, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use validator_core::net::NetSet;
 use validator_core::uri::is_plain_authority;
@@ -125,7 +124,7 @@ impl Auth {
             destination: question.destination,
             headers,
         };
-        let judged = self.judge.judge(Arc::clone(&snapshot), &asked);
+        let judged = self.judge.judge(&snapshot, &asked);
         let proxies = snapshot.config.gateway.as_ref().map_or(&none, |gateway| &gateway.trusted_proxies);
         if let Some(flow) = question.flow
             && !proxies.contains(question.client)
@@ -138,7 +137,7 @@ impl Auth {
 
 impl Auth {
     /// Remembers the session on a client's connection, or has a connection refused.
-    fn follow(&self, flow: Flow, judged: &Judged) {
+    fn follow(&self, flow: Flow, judged: &Judged<'_>) {
         let flows = self.judge.flows();
         match &judged.answer {
             // A reload may have looked through the sessions just before this one was seen.
@@ -267,7 +266,7 @@ fn parse_port(text: &str) -> Result<u16, Refusal> {
 }
 
 /// The answer in the form that the asker understands. What a header cannot carry is left out.
-fn reply(asker: Asker, judged: &Judged) -> Response<Body> {
+fn reply(asker: Asker, judged: &Judged<'_>) -> Response<Body> {
     let (status, body) = match &judged.answer {
         Answer::Allow { .. } => (StatusCode::OK, ""),
         Answer::Deny { reason, status } => {
@@ -282,7 +281,7 @@ fn reply(asker: Asker, judged: &Judged) -> Response<Body> {
     match &judged.answer {
         Answer::Allow { upstream_uri, cache_key, session } => {
             insert(headers, URI, upstream_uri);
-            insert(headers, CACHE_KEY, cache_key);
+            insert(headers, CACHE_KEY, cache_key.as_ref().unwrap_or(upstream_uri));
             insert(headers, SESSION, session.as_deref().unwrap_or_default().as_bytes());
         }
         Answer::Deny { reason, .. } => drop(headers.insert(REASON, HeaderValue::from_static(reason.name()))),
@@ -303,7 +302,7 @@ fn reply(asker: Asker, judged: &Judged) -> Response<Body> {
 }
 
 /// An asker has to forward by itself; to one that does not, the request is refused.
-fn forwarded_status(judged: &Judged, reason: validator_core::Reason) -> StatusCode {
+fn forwarded_status(judged: &Judged<'_>, reason: validator_core::Reason) -> StatusCode {
     let status = judged
         .route
         .map_or(reason.status(), |index| judged.snapshot.config.policy.routes[index].statuses.get(reason));

@@ -2,17 +2,18 @@
 
 use crate::config::{self, Upstream};
 use crate::judge::{Answer, Asked, Judge, Judged};
-use crate::message::{
-    Body, Refusal, answer, closing, forwarded_client, passed, refusal, remove_hop_by_hop, single,
-};
+use crate::message::{Body, Refusal, answer, closing, forwarded_client, keep_end_to_end, refusal, single};
 use crate::server::{Connection, Direct, Handler, Limits};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Failure, UpstreamTimeouts, Upstreams};
 use crate::wire::{ClientTimeouts, HeadFacts};
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, LOCATION, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Either;
 use hyper::body::Incoming;
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,11 +59,11 @@ impl Gateway {
         &self,
         settings: &config::Gateway,
         upstream: &Upstream,
-        path: &[u8],
+        path: Bytes,
         request: Request<Incoming>,
     ) -> Response<Body> {
         // The path went through the same parser when it came in, so this holds.
-        let Ok(path) = PathAndQuery::try_from(path) else {
+        let Ok(path) = PathAndQuery::from_maybe_shared(path) else {
             return self.failed(Failure::Broken);
         };
         let pool = self.upstreams.pool(upstream, upstream_timeouts(settings));
@@ -72,11 +73,10 @@ impl Gateway {
                 self.failed(Failure::Broken)
             }
             Ok(response) => {
-                let mut response = response.map(passed);
+                let mut response = response.map(|body| Either::Right(Either::Left(body)));
                 *response.version_mut() = http::Version::HTTP_11;
-                remove_hop_by_hop(response.headers_mut());
                 // What the gate says about a request, the origin does not.
-                remove_where(response.headers_mut(), |name| name.as_str().starts_with(OWN_PREFIX));
+                keep_end_to_end(response.headers_mut(), |name| name.starts_with(OWN_PREFIX));
                 // A length beside a transfer coding means nothing (RFC 9112, 6.3), and hyper writes no such answer.
                 if response.headers().contains_key(TRANSFER_ENCODING) {
                     response.headers_mut().remove(CONTENT_LENGTH);
@@ -97,7 +97,7 @@ impl Gateway {
 
     async fn handle_trusted(
         &self,
-        snapshot: Arc<Snapshot>,
+        snapshot: &Snapshot,
         mut request: Request<Incoming>,
         connection: &Connection,
         facts: HeadFacts,
@@ -123,7 +123,7 @@ impl Gateway {
                 destination: connection.local,
                 headers: request.headers(),
             };
-            self.judge.judge(Arc::clone(&snapshot), &asked)
+            self.judge.judge(snapshot, &asked)
         };
         // The peer of an older connection may be a trusted proxy by now.
         let followed = connection.followed.as_ref().filter(|_| !origin.trusted);
@@ -137,12 +137,12 @@ impl Gateway {
                     followed.cut();
                 }
                 prepare_upstream(&mut request, &judged, &origin, connection, session.as_deref());
-                self.proxy(settings, &settings.upstream, upstream_uri, request).await
+                self.proxy(settings, &settings.upstream, upstream_uri.clone(), request).await
             }
             Answer::Forward { upstream, upstream_uri, .. } => {
                 prepare_upstream(&mut request, &judged, &origin, connection, None);
                 match Upstream::parse(upstream) {
-                    Ok(upstream) => self.proxy(settings, &upstream, upstream_uri, request).await,
+                    Ok(upstream) => self.proxy(settings, &upstream, upstream_uri.clone(), request).await,
                     Err(_) => self.failed(Failure::Unreachable),
                 }
             }
@@ -180,7 +180,7 @@ impl Handler for Gateway {
         facts: HeadFacts,
     ) -> Response<Body> {
         let snapshot = self.judge.snapshot();
-        match self.handle_trusted(snapshot, request, connection, facts).await {
+        match self.handle_trusted(&snapshot, request, connection, facts).await {
             Ok(response) => response,
             Err(refusal) => {
                 self.refused(refusal);
@@ -203,10 +203,17 @@ impl Handler for Gateway {
         });
         Limits {
             timeouts: settings.map_or(
-                ClientTimeouts { header: Duration::from_secs(10), body: Duration::from_secs(30) },
-                |s| ClientTimeouts { header: s.header_timeout, body: s.body_timeout },
+                ClientTimeouts {
+                    header: Duration::from_secs(10),
+                    body: Duration::from_secs(30),
+                    keepalive: Duration::from_secs(75),
+                },
+                |s| ClientTimeouts {
+                    header: s.header_timeout,
+                    body: s.body_timeout,
+                    keepalive: s.keepalive_timeout,
+                },
             ),
-            keepalive: settings.map_or(Duration::from_secs(75), |s| s.keepalive_timeout),
             proxy_protocol: trusted,
             direct,
         }
@@ -244,18 +251,18 @@ fn origin(
 
 /// The target as it came over the wire, but for the text of a fragment, which hyper drops: that there was one is enough
 /// to refuse it.
-fn target(request: &Request<Incoming>, facts: HeadFacts) -> Vec<u8> {
+fn target(request: &Request<Incoming>, facts: HeadFacts) -> Cow<'_, [u8]> {
     let uri = request.uri();
     // A proxy for one origin opens no tunnels. Whatever CONNECT names, it is no path.
     if request.method() == Method::CONNECT {
-        return uri.authority().map(|authority| authority.as_str().as_bytes().to_vec()).unwrap_or_default();
+        return uri.authority().map(|authority| authority.as_str().as_bytes().into()).unwrap_or_default();
     }
     let mut target = match (uri.scheme(), uri.path_and_query()) {
-        (None, Some(path)) if uri.authority().is_none() => path.as_str().as_bytes().to_vec(),
-        _ => uri.to_string().into_bytes(),
+        (None, Some(path)) if uri.authority().is_none() => Cow::Borrowed(path.as_str().as_bytes()),
+        _ => Cow::Owned(uri.to_string().into_bytes()),
     };
     if facts.fragment {
-        target.push(b'#');
+        target.to_mut().push(b'#');
     }
     target
 }
@@ -263,15 +270,13 @@ fn target(request: &Request<Incoming>, facts: HeadFacts) -> Vec<u8> {
 /// Makes of the client's request the one that goes upstream; only the URI is set later.
 fn prepare_upstream(
     request: &mut Request<Incoming>,
-    judged: &Judged,
+    judged: &Judged<'_>,
     origin: &Origin,
     connection: &Connection,
     session: Option<&str>,
 ) {
     let headers = request.headers_mut();
-    remove_hop_by_hop(headers);
-    headers.remove(EXPECT);
-    remove_claimed_names(headers, origin.trusted);
+    keep_end_to_end(headers, |name| name == EXPECT.as_str() || is_claimed(name, origin.trusted));
     if let Some(index) = judged.route
         && let Check::ContentJwt(check) = &judged.snapshot.config.policy.routes[index].check
     {
@@ -279,12 +284,11 @@ fn prepare_upstream(
     }
     // On a unix socket there is no address to add.
     let forwarded_for = match (&origin.forwarded_for, connection.peer) {
-        (Some(earlier), Some(peer)) => Some(format!("{earlier}, {peer}")),
-        (Some(earlier), None) => Some(earlier.clone()),
-        (None, Some(peer)) => Some(peer.to_string()),
-        (None, None) => None,
+        (Some(earlier), Some(peer)) => HeaderValue::try_from(format!("{earlier}, {peer}")).ok(),
+        (Some(earlier), None) => HeaderValue::try_from(earlier).ok(),
+        (None, _) => connection.peer_text.clone(),
     };
-    if let Some(Ok(value)) = forwarded_for.map(HeaderValue::try_from) {
+    if let Some(value) = forwarded_for {
         headers.insert(FORWARDED_FOR, value);
     }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme));
@@ -294,27 +298,20 @@ fn prepare_upstream(
     }
 }
 
-/// Removes what a client has no say in, in every spelling that an origin may take for it: `_` is read as `-`.
-fn remove_claimed_names(headers: &mut HeaderMap, trusted: bool) {
-    let claimed = |name: &HeaderName| {
-        let raw = name.as_str();
-        let folded = raw.replace('_', "-");
-        let framing = matches!(folded.as_str(), "host" | "content-length" | "transfer-encoding");
-        folded.starts_with(OWN_PREFIX)
-            || folded == FORWARDED_FOR.as_str()
-            || folded == FORWARDED_PROTO.as_str()
-            || OTHER_PATHS.contains(&folded.as_str())
-            || (!trusted && OTHER_CLIENTS.contains(&folded.as_str()))
-            || (framing && folded != raw)
+/// Whether a client has no say in a field, in any spelling that an origin may take for it: `_` is read as `-`.
+fn is_claimed(name: &str, trusted: bool) -> bool {
+    let claimed = |name: &str| {
+        name.starts_with(OWN_PREFIX)
+            || name == FORWARDED_FOR.as_str()
+            || name == FORWARDED_PROTO.as_str()
+            || OTHER_PATHS.contains(&name)
+            || (!trusted && OTHER_CLIENTS.contains(&name))
     };
-    remove_where(headers, claimed);
-}
-
-fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
-    for name in names {
-        headers.remove(name);
+    if !name.contains('_') {
+        return claimed(name);
     }
+    let folded = name.replace('_', "-");
+    claimed(&folded) || matches!(folded.as_str(), "host" | "content-length" | "transfer-encoding")
 }
 
 /// Takes a token out of the header fields; the ones in the URI are gone already.
@@ -342,14 +339,19 @@ fn remove_token(headers: &mut HeaderMap, place: &TokenPlace) {
     }
 }
 
-fn denial(settings: &config::Gateway, judged: &Judged, status: StatusCode, reason: Reason) -> Response<Body> {
+fn denial(
+    settings: &config::Gateway,
+    judged: &Judged<'_>,
+    status: StatusCode,
+    reason: Reason,
+) -> Response<Body> {
     let mut response = refusal(status, reason, settings.deny_body);
     add_deny_headers(response.headers_mut(), judged);
     response
 }
 
 /// Adds what the route wants on its refusals.
-pub(crate) fn add_deny_headers(headers: &mut HeaderMap, judged: &Judged) {
+pub(crate) fn add_deny_headers(headers: &mut HeaderMap, judged: &Judged<'_>) {
     if let Some(index) = judged.route {
         for (name, value) in &judged.snapshot.config.routes[index].deny_headers {
             headers.insert(name.clone(), value.clone());

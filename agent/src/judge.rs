@@ -6,6 +6,7 @@ use crate::flows::Flows;
 use crate::logging::{Limiter, redacted};
 use crate::metrics::{Metrics, NO_ROUTE};
 use crate::snapshot::{Live, Snapshot};
+use bytes::Bytes;
 use http::HeaderMap;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -51,9 +52,9 @@ pub(crate) enum Answer {
     /// The content may be had.
     Allow {
         /// Path and query without the token.
-        upstream_uri: Vec<u8>,
-        /// What identifies the content.
-        cache_key: Vec<u8>,
+        upstream_uri: Bytes,
+        /// What identifies the content, where that is something else.
+        cache_key: Option<Bytes>,
         /// The token's `sid`.
         session: Option<String>,
     },
@@ -76,20 +77,20 @@ pub(crate) enum Answer {
         /// That upstream's URL.
         upstream: String,
         /// Path and query without the token.
-        upstream_uri: Vec<u8>,
+        upstream_uri: Bytes,
         /// Why.
         reason: Reason,
     },
 }
 
 /// An answer, the route that gave it, and the snapshot it was given under.
-pub(crate) struct Judged {
+pub(crate) struct Judged<'s> {
     /// The answer.
     pub answer: Answer,
     /// Index of the route.
     pub route: Option<usize>,
     /// Everything else that the request is to be handled by.
-    pub snapshot: Arc<Snapshot>,
+    pub snapshot: &'s Snapshot,
 }
 
 /// Header fields as the validator asks for them.
@@ -150,7 +151,7 @@ impl Judge {
 
     /// Decides on one request under one snapshot.
     #[must_use]
-    pub(crate) fn judge(&self, snapshot: Arc<Snapshot>, asked: &Asked<'_>) -> Judged {
+    pub(crate) fn judge<'s>(&self, snapshot: &'s Snapshot, asked: &Asked<'_>) -> Judged<'s> {
         let fields = Fields(asked.headers);
         let request = Request {
             method: asked.method,
@@ -177,7 +178,7 @@ impl Judge {
                 &mut (),
             );
             self.metrics.decision.observe(started.elapsed().as_secs_f64());
-            self.report(&snapshot, asked, &decision, now);
+            self.report(snapshot, asked, &decision, now);
             (Answer::from(decision.verdict), decision.route)
         });
         Judged { answer, route, snapshot }
@@ -258,14 +259,15 @@ impl From<Verdict<'_>> for Answer {
     fn from(verdict: Verdict<'_>) -> Self {
         match verdict {
             Verdict::Allow { upstream_uri, cache_key, session } => Self::Allow {
-                upstream_uri: upstream_uri.to_vec(),
-                cache_key: cache_key.to_vec(),
+                upstream_uri: Bytes::copy_from_slice(upstream_uri),
+                cache_key: (cache_key != upstream_uri).then(|| Bytes::copy_from_slice(cache_key)),
                 session: session.map(str::to_owned),
             },
             Verdict::Deny { reason, status } => Self::Deny { reason, status },
             Verdict::Redirect { location, reason } => Self::Redirect { location: location.to_vec(), reason },
             Verdict::Forward { upstream, upstream_uri, reason } => {
-                Self::Forward { upstream: upstream.to_owned(), upstream_uri: upstream_uri.to_vec(), reason }
+                let upstream_uri = Bytes::copy_from_slice(upstream_uri);
+                Self::Forward { upstream: upstream.to_owned(), upstream_uri, reason }
             }
         }
     }

@@ -5,6 +5,7 @@
 //! sockets ──▶│  accept, PROXY header,    ├─ auth ───── judge         │
 //!            │  limits, drain            └─ admin (metrics)          ▼ allow
 //!            └─ run: start, stop                                  upstream (kept connections)
+//!                     │  ├─ workers: the threads that the gateway's connections are served on
 //!                     │  ├─ kernel: XDP program, what it judges by in its maps
 //!                     │  └─ flows: whose session is on which connection, what the kernel is told about it
 //!              snapshot = config + sessions + geo databases + counters, replaced as a whole
@@ -24,6 +25,7 @@ pub mod clock;
 pub mod config;
 mod control;
 mod ctl;
+mod deadline;
 pub mod demo;
 mod events;
 mod fleet;
@@ -46,3 +48,4 @@ mod socket;
 mod state;
 mod upstream;
 mod wire;
+mod workers;

@@ -1,11 +1,11 @@
 //! What gateway and auth listener have in common about HTTP messages.
 
+use crate::upstream::Passed;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use validator_core::Reason;
@@ -15,12 +15,7 @@ use validator_core::net::{NetSet, canonical};
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-edgegate-reason");
 
 /// A body of our own, one that is passed through, or one of our own that is made as it is read.
-pub(crate) type Body = Either<Full<Bytes>, Either<Incoming, UnsyncBoxBody<Bytes, io::Error>>>;
-
-/// A body that is passed through.
-pub(crate) fn passed(body: Incoming) -> Body {
-    Either::Right(Either::Left(body))
-}
+pub(crate) type Body = Either<Full<Bytes>, Either<Passed, UnsyncBoxBody<Bytes, io::Error>>>;
 
 /// A request that is refused for its HTTP, before anything is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,34 +121,45 @@ pub(crate) fn parse_address(text: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).map(canonical)
 }
 
-/// Removes the fields that concern one connection only (RFC 9110, 7.6.1): those that `Connection` lists and those
-/// that are so by definition.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
+/// Fields that concern one connection only, by definition (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "te",
+    // Trailers go no further: their names are not those that were checked.
+    "trailer",
+    "upgrade",
+    "http2-settings",
+];
+
+/// Removes the fields that concern one connection only, by definition or because `Connection` lists them, and those whose
+/// name is `unwanted`. Most messages have none of them, so they are looked for in one pass over those that there are.
+pub(crate) fn keep_end_to_end(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let mut removed: Vec<HeaderName> = Vec::new();
+    for name in headers.keys() {
+        let text = name.as_str();
+        if name == CONNECTION {
+            removed.extend(listed(headers));
+        }
+        if HOP_BY_HOP.contains(&text) || unwanted(text) {
+            removed.push(name.clone());
+        }
+    }
+    for name in removed {
+        headers.remove(name);
+    }
+}
+
+/// The names that `Connection` lists, as far as they are the sender's to remove.
+fn listed(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(','));
+    // Framing and routing are not; a listed `Host` would change what the origin serves.
+    names
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        // Framing and routing are not a client's to remove; a listed `Host` would change what the origin serves.
         .filter(|name| !matches!(name.as_str(), "host" | "content-length" | "transfer-encoding"))
-        .collect();
-    for name in listed {
-        headers.remove(name);
-    }
-    for name in [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authorization",
-        "te",
-        // Trailers go no further: their names are not those that were checked.
-        "trailer",
-        "upgrade",
-        "http2-settings",
-    ] {
-        headers.remove(name);
-    }
 }
 
 #[cfg(test)]
@@ -205,7 +211,7 @@ mod tests {
             ("upgrade", "websocket"),
             ("accept", "*/*"),
         ]);
-        remove_hop_by_hop(&mut map);
+        keep_end_to_end(&mut map, |_| false);
         let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "content-length", "host"]);

@@ -17,6 +17,7 @@ use crate::snapshot::{Live, Snapshot};
 use crate::socket::{BindError, Listener};
 use crate::state::{Change, ChangeError, Done, Store, World, Writer};
 use crate::upstream::Upstreams;
+use crate::workers::{Places, Workers};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,6 +69,8 @@ pub struct Running {
     flows: Arc<Flows>,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// Where the gateway's connections are, which the tasks wait for.
+    workers: Workers,
     gateway: Vec<SocketAddr>,
     auth: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
@@ -89,7 +92,11 @@ pub(crate) fn start_with(
     metrics: Metrics,
 ) -> Result<Running, StartError> {
     let config = &snapshot.config;
-    let gateway = config.gateway.as_ref().map(|g| bind_all("gateway", &g.listen)).transpose()?;
+    let workers = Workers::start()?;
+    let gateway = {
+        let _accepting = workers.accepting().enter();
+        config.gateway.as_ref().map(|g| bind_all("gateway", &g.listen)).transpose()?
+    };
     let auth = config.auth.as_ref().map(|a| bind_all("auth", &a.listen)).transpose()?;
     let admin = config.metrics.map(|address| Listener::bind("metrics", &Listen::Tcp(address))).transpose()?;
     let control = config.control.as_deref().map(Listener::bind_control).transpose()?;
@@ -144,12 +151,17 @@ pub(crate) fn start_with(
         flows: Arc::clone(&flows),
         shutdown,
         tasks: JoinSet::new(),
+        workers,
         gateway: addresses(gateway.as_deref().unwrap_or_default()),
         auth: addresses(auth.as_deref().unwrap_or_default()),
         admin: admin.as_ref().and_then(Listener::address),
     };
-    let handler = Gateway::new(judge.clone(), Upstreams::default());
-    spawn(&mut tasks, gateway.into_iter().flatten(), handler, gateway_slots, &down, drain);
+    let slots = Arc::new(Semaphore::new(gateway_slots));
+    let places = running.workers.places(|| Gateway::new(judge.clone(), Upstreams::default()));
+    for listener in gateway.into_iter().flatten() {
+        let serving = server::serve(listener, places.clone(), Arc::clone(&slots), down.clone(), drain);
+        tasks.spawn_on(serving, running.workers.accepting());
+    }
     spawn(&mut tasks, auth.into_iter().flatten(), Auth::new(judge), INNER_CONNECTIONS, &down, drain);
     let handler = Admin::new(metrics.clone(), down.clone());
     spawn(&mut tasks, admin.into_iter(), handler, INNER_CONNECTIONS, &down, drain);
@@ -264,7 +276,7 @@ fn spawn<H: Handler>(
     for listener in listeners {
         tasks.spawn(server::serve(
             listener,
-            Arc::clone(&handler),
+            Places::here(Arc::clone(&handler)),
             Arc::clone(&slots),
             shutdown.clone(),
             drain,

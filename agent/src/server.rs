@@ -6,11 +6,12 @@ use crate::proxy_protocol;
 use crate::socket::{Listener, Socket};
 use crate::wire::idle::Counted;
 use crate::wire::{ClientTimeouts, HeadFacts, MAX_HEADER_BLOCK, MAX_HEADERS, MAX_REQUEST_LINE, Wire};
-use http::{Request, Response};
+use crate::workers::Places;
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
 use std::future::Future;
@@ -28,6 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Connection {
     /// The client, or the proxy in front of us; what a trusted proxy's PROXY header says. `None` on a unix socket.
     pub peer: Option<IpAddr>,
+    /// Its address as text, which every request that goes upstream needs.
+    pub peer_text: Option<HeaderValue>,
     /// Where it connected to. `None` on a unix socket.
     pub local: Option<SocketAddr>,
     /// Who is on the other side of a unix socket, by user id.
@@ -68,8 +71,6 @@ pub(crate) trait Handler: Send + Sync + 'static {
 pub(crate) struct Limits {
     /// How long the client may take.
     pub timeouts: ClientTimeouts,
-    /// How long a connection may be unused.
-    pub keepalive: Duration,
     /// Peers that begin with a PROXY header.
     pub proxy_protocol: Option<Arc<NetSet>>,
     /// Who follows connections of direct clients.
@@ -85,8 +86,7 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    fn follow(&self, socket: &Socket) -> Option<Followed> {
-        let (peer, local) = (socket.peer()?, socket.local()?);
+    fn follow(&self, peer: SocketAddr, local: SocketAddr) -> Option<Followed> {
         let direct = !self.trusted_proxies.contains(peer.ip().to_canonical());
         direct.then(|| self.flows.follow(flows::tcp(peer, local)))
     }
@@ -96,8 +96,7 @@ impl Limits {
     /// The same patience with every part of a request, and no PROXY header.
     pub(crate) fn plain(timeout: Duration, keepalive: Duration) -> Self {
         Self {
-            timeouts: ClientTimeouts { header: timeout, body: timeout },
-            keepalive,
+            timeouts: ClientTimeouts { header: timeout, body: timeout, keepalive },
             proxy_protocol: None,
             direct: None,
         }
@@ -107,7 +106,7 @@ impl Limits {
 /// Serves a listener until `shutdown` turns true, then lets requests under way finish for at most `drain`.
 pub(crate) async fn serve<H: Handler>(
     listener: Listener,
-    handler: Arc<H>,
+    places: Places<H>,
     slots: Arc<Semaphore>,
     mut shutdown: watch::Receiver<bool>,
     drain: Duration,
@@ -125,11 +124,15 @@ pub(crate) async fn serve<H: Handler>(
             else => break,
         };
         match accepted {
-            Ok(socket) => {
-                let handler = Arc::clone(&handler);
+            Ok(stream) => {
                 let watcher = graceful.watcher();
-                tokio::spawn(async move {
-                    serve_connection(socket, handler, watcher).await;
+                places.spawn(|handler, elsewhere| async move {
+                    match if elsewhere { stream.moved() } else { Ok(stream) } {
+                        Ok(stream) => serve_connection(stream.into(), handler, watcher).await,
+                        Err(error) => {
+                            tracing::warn!(listener = H::NAME, %error, "cannot serve a connection");
+                        }
+                    }
                     drop(slot);
                 });
             }
@@ -152,12 +155,18 @@ async fn serve_connection<H: Handler>(
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     let limits = handler.limits();
+    let (peer, local) = (socket.peer(), socket.local());
+    let followed = match (&limits.direct, peer, local) {
+        (Some(direct), Some(peer), Some(local)) => direct.follow(peer, local),
+        _ => None,
+    };
     let mut connection = Connection {
-        peer: socket.peer().map(|peer| peer.ip().to_canonical()),
-        local: socket.local(),
+        peer: peer.map(|peer| peer.ip().to_canonical()),
+        peer_text: None,
+        local,
         user: socket.user(),
         passes_through: false,
-        followed: limits.direct.as_ref().and_then(|direct| direct.follow(&socket)),
+        followed,
     };
     let mut preread = Vec::new();
     if let Some(trusted) = &limits.proxy_protocol
@@ -169,6 +178,7 @@ async fn serve_connection<H: Handler>(
                 connection = match header.addresses {
                     Some((source, destination)) => Connection {
                         peer: Some(source.ip().to_canonical()),
+                        peer_text: None,
                         local: Some(destination),
                         user: None,
                         passes_through: false,
@@ -185,6 +195,8 @@ async fn serve_connection<H: Handler>(
             Err(_elapsed) => return handler.refused(Refusal::BAD_REQUEST),
         }
     }
+
+    connection.peer_text = connection.peer.and_then(|peer| HeaderValue::try_from(peer.to_string()).ok());
 
     let cut = connection.followed.as_ref().map(Followed::cutter);
     if let Some(cut) = &cut {
@@ -219,8 +231,8 @@ async fn serve_connection<H: Handler>(
         }
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.keepalive)
+        // The wire watches the time.
+        .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_REQUEST_LINE + MAX_HEADER_BLOCK + 1024)
         // A client may close its sending side once it has asked.

@@ -30,7 +30,7 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// A bound socket.
+/// A bound socket. It is served by the runtime that it was bound on.
 pub(crate) enum Listener {
     /// TCP.
     Tcp(TcpListener),
@@ -77,14 +77,14 @@ impl Listener {
     ///
     /// # Errors
     /// What the system says, mostly that there are too many open files.
-    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+    pub(crate) async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(stream.into())
+                Ok(Stream::Tcp(stream))
             }
-            Self::Unix(listener, _) => Ok(listener.accept().await?.0.into()),
+            Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
         }
     }
 }
@@ -149,20 +149,30 @@ pub(crate) struct Socket {
     cut: Option<Arc<Cut>>,
 }
 
-enum Stream {
+/// A connection that nothing was done with.
+pub(crate) enum Stream {
+    /// TCP.
     Tcp(TcpStream),
+    /// A unix socket.
     Unix(UnixStream),
 }
 
-impl From<TcpStream> for Socket {
-    fn from(stream: TcpStream) -> Self {
-        Self { stream: Stream::Tcp(stream), cut: None }
+impl Stream {
+    /// The same connection on the runtime that this is called on, after another has accepted it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn moved(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+        })
     }
 }
 
-impl From<UnixStream> for Socket {
-    fn from(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), cut: None }
+impl From<Stream> for Socket {
+    fn from(stream: Stream) -> Self {
+        Self { stream, cut: None }
     }
 }
 

@@ -1,31 +1,31 @@
 //! Connections to upstreams: kept, bounded in time, and told apart when they fail.
+//!
+//! A connection has no task of its own. Whoever has a request on it drives it, so that an answer wakes one task and passes
+//! from hyper's reader to hyper's writer in one go. Only a request with a body gets a task beside it: its upload goes on
+//! while the client does not take the answer.
+
+mod link;
+mod passed;
 
 use crate::config::Upstream;
-use crate::message::{Body, passed};
-use crate::socket::Socket;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{Either, Full};
+use http_body_util::{Either, Empty};
 use hyper::body::{Body as _, Incoming};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::collections::HashMap;
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use link::{Link, Sent, Undone};
+pub(crate) use passed::Passed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_io_timeout::TimeoutStream;
+use tokio::time::Instant;
 
 /// How long an unused connection is kept. Below the default of common origins, so that it is rarely they who close it.
 const IDLE: Duration = Duration::from_secs(50);
 
-/// Most unused connections that are kept to one upstream.
+/// Most unused connections that are kept to one upstream by each worker.
 const MAX_IDLE: usize = 1024;
+
+/// How often unused connections are looked at.
+const TIDY: Duration = Duration::from_secs(5);
 
 /// Why an upstream gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Failure {
 }
 
 /// How long an upstream may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UpstreamTimeouts {
     /// To accept a connection.
     pub connect: Duration,
@@ -62,224 +62,167 @@ pub(crate) struct UpstreamTimeouts {
     pub answer: Duration,
 }
 
-/// Pools of connections by upstream. They outlive configurations, so that a reload costs no connection.
-#[derive(Clone, Default)]
-pub(crate) struct Upstreams(Arc<Mutex<HashMap<(Upstream, UpstreamTimeouts), Pool>>>);
+/// Pools of connections by upstream, of one worker. They outlive configurations, so that a reload costs no connection.
+#[derive(Default)]
+pub(crate) struct Upstreams(Mutex<Vec<Arc<Pool>>>);
 
 impl Upstreams {
-    /// The pool of an upstream.
+    /// The pool of an upstream. There are few.
     #[must_use]
-    pub(crate) fn pool(&self, upstream: &Upstream, timeouts: UpstreamTimeouts) -> Pool {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pools
-            .entry((upstream.clone(), timeouts))
-            .or_insert_with(|| Pool::new(upstream.clone(), timeouts))
-            .clone()
+    pub(crate) fn pool(&self, upstream: &Upstream, timeouts: UpstreamTimeouts) -> Arc<Pool> {
+        let mut pools = locked(&self.0);
+        if let Some(pool) = pools.iter().find(|pool| pool.timeouts == timeouts && pool.upstream == *upstream)
+        {
+            return Arc::clone(pool);
+        }
+        let pool = Arc::new(Pool { upstream: upstream.clone(), timeouts, idle: Mutex::default() });
+        tokio::spawn(tidy(Arc::downgrade(&pool)));
+        pools.push(Arc::clone(&pool));
+        pool
     }
 }
 
 /// Kept connections to one upstream.
-#[derive(Clone)]
 pub(crate) struct Pool {
-    client: Client<Connector, Body>,
-    authority: Authority,
+    upstream: Upstream,
     timeouts: UpstreamTimeouts,
+    /// The one that was used last is at the end, and is used next: what a quiet time does not need grows old and goes.
+    idle: Mutex<Vec<Kept>>,
+}
+
+struct Kept {
+    link: Box<Link>,
+    since: Instant,
+}
+
+impl Kept {
+    fn is_old(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= IDLE
+    }
 }
 
 impl Pool {
-    fn new(upstream: Upstream, timeouts: UpstreamTimeouts) -> Self {
-        let authority = match &upstream {
-            Upstream::Tcp { authority } => authority.parse().ok(),
-            Upstream::Unix(_) => None,
-        };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE)
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(MAX_IDLE)
-            // The path goes up byte by byte as the validator gave it; `Host` is set by the caller.
-            .set_host(false)
-            .build(Connector { upstream, timeouts });
-        // The authority only names the pool; a socket path has none.
-        Self { client, authority: authority.unwrap_or_else(|| Authority::from_static("localhost")), timeouts }
-    }
-
     /// Sends a request for `path` and waits for the head of the answer.
     ///
-    /// A request without a body whose kept connection turns out to be closed is sent once more.
+    /// A request that a kept connection did not take is sent on another. One that may have been taken is sent once more if it
+    /// has no body and changes nothing.
     ///
     /// # Errors
     /// A [`Failure`].
     pub(crate) async fn send(
-        &self,
-        mut request: Request<Incoming>,
+        self: &Arc<Self>,
+        request: Request<Incoming>,
         path: PathAndQuery,
-    ) -> Result<Response<Incoming>, Failure> {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(path);
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Failure::Broken)?;
-        *request.version_mut() = http::Version::HTTP_11;
+    ) -> Result<Response<Passed>, Failure> {
+        self.send_prepared(prepared(request, path)).await
+    }
 
-        let empty = request.body().is_end_stream();
-        let again = (empty && is_safe(request.method())).then(|| without_body(&request));
-        let request = if empty { without_body(&request) } else { request.map(passed) };
-        match self.send_once(request).await {
-            Err((Failure::Broken, true)) => match again {
-                Some(again) => self.send_once(again).await.map_err(|(failure, _)| failure),
-                None => Err(Failure::Broken),
-            },
-            other => other.map_err(|(failure, _)| failure),
+    async fn send_prepared(
+        self: &Arc<Self>,
+        mut request: Request<Sent>,
+    ) -> Result<Response<Passed>, Failure> {
+        let mut kept = self.take();
+        loop {
+            let again = kept.is_some().then(|| repeatable(&request)).flatten();
+            let undone = match self.send_on(kept.take(), request).await {
+                Ok(response) => return Ok(response),
+                Err(undone) => undone,
+            };
+            (request, kept) = match (undone.request, again) {
+                // Any number of kept connections may have been closed meanwhile.
+                (Some(request), _) => (request, self.take()),
+                // A new one cannot have been.
+                (None, Some(again)) if undone.unanswered => (again, None),
+                _ => return Err(undone.failure),
+            };
         }
     }
 
-    /// The failure comes with whether the connection ended before anything was answered.
-    async fn send_once(&self, request: Request<Body>) -> Result<Response<Incoming>, (Failure, bool)> {
-        match tokio::time::timeout(self.timeouts.answer, self.client.request(request)).await {
-            Err(_elapsed) => Err((Failure::Timeout, false)),
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => {
-                let failure = classify(&error);
-                if failure != Failure::ClientBody {
-                    tracing::warn!(upstream = %self.authority, error = %chain(&error), "upstream failed");
-                }
-                // A close that crosses the request comes back as a reset.
-                let unanswered = hyper_error(&error)
-                    .is_some_and(|e| e.is_incomplete_message() || e.is_canceled())
-                    || has_io_error(&error, |kind| {
-                        matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-                    });
-                Err((failure, unanswered))
+    /// Sends on a kept connection, or else on a new one.
+    async fn send_on(
+        self: &Arc<Self>,
+        kept: Option<Box<Link>>,
+        request: Request<Sent>,
+    ) -> Result<Response<Passed>, Undone> {
+        let is_kept = kept.is_some();
+        let mut link = match kept {
+            Some(link) => link,
+            None => Link::connect(&self.upstream, self.timeouts).await?,
+        };
+        let limit = self.timeouts.answer;
+        let answered = if request.body().is_end_stream() {
+            let answered = link.ask(request, limit).await;
+            answered.map(|response| response.map(|body| Passed::driving(body, link, self)))
+        } else {
+            let answered = link.upload(request, limit, self).await;
+            answered.map(|response| response.map(|body| Passed::driven(body, self)))
+        };
+        answered.map_err(|undone| {
+            let silent = undone.failure == Failure::ClientBody || (is_kept && undone.request.is_some());
+            if !silent {
+                tracing::warn!(upstream = %self.upstream, error = undone.error, "upstream failed");
             }
+            // A connection that was never used has no excuse.
+            if is_kept { undone } else { Undone { request: None, ..undone } }
+        })
+    }
+
+    fn take(&self) -> Option<Box<Link>> {
+        let kept = locked(&self.idle).pop()?;
+        (!kept.is_old(Instant::now())).then_some(kept.link)
+    }
+
+    /// Takes a connection back, if another request may be sent on it.
+    fn keep(&self, link: Box<Link>) {
+        link.rest();
+        let mut idle = locked(&self.idle);
+        if link.is_idle() && idle.len() < MAX_IDLE {
+            idle.push(Kept { link, since: Instant::now() });
         }
+    }
+
+    /// Closes connections that have been unused for long, and those that the upstream has closed.
+    fn tidy(&self) {
+        let now = Instant::now();
+        locked(&self.idle).retain_mut(|kept| !kept.is_old(now) && kept.link.is_still_idle());
     }
 }
 
-fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+/// Looks after a pool for as long as it exists.
+async fn tidy(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(TIDY).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.tidy();
+    }
 }
 
-fn without_body(request: &Request<Incoming>) -> Request<Body> {
-    let mut copy = Request::new(Either::Left(Full::default()));
+/// The request as it goes upstream: the path goes up byte by byte as the validator gave it, `Host` is set by the caller.
+fn prepared(request: Request<Incoming>, path: PathAndQuery) -> Request<Sent> {
+    let (mut head, body) = request.into_parts();
+    head.uri = Uri::from(path);
+    head.version = http::Version::HTTP_11;
+    head.extensions = http::Extensions::new();
+    let body = if body.is_end_stream() { Either::Left(Empty::new()) } else { Either::Right(body) };
+    Request::from_parts(head, body)
+}
+
+/// A copy to be sent should the first be lost on the way.
+fn repeatable(request: &Request<Sent>) -> Option<Request<Sent>> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !safe || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(Either::Left(Empty::new()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    copy
+    Some(copy)
 }
 
-fn classify(error: &hyper_util::client::legacy::Error) -> Failure {
-    let timed_out = has_io_error(error, |kind| kind == io::ErrorKind::TimedOut);
-    if error.is_connect() {
-        return if timed_out { Failure::Timeout } else { Failure::Unreachable };
-    }
-    let client_body = sources(error)
-        .filter_map(|source| source.downcast_ref::<hyper::Error>())
-        .any(|e| e.is_user() && !e.is_canceled());
-    if client_body {
-        return Failure::ClientBody;
-    }
-    if timed_out { Failure::Timeout } else { Failure::Broken }
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn has_io_error(error: &hyper_util::client::legacy::Error, is: impl Fn(io::ErrorKind) -> bool) -> bool {
-    sources(error).filter_map(|source| source.downcast_ref::<io::Error>()).any(|e| is(e.kind()))
-}
-
-fn hyper_error(error: &hyper_util::client::legacy::Error) -> Option<&hyper::Error> {
-    sources(error).find_map(|source| source.downcast_ref())
-}
-
-fn sources<'e>(
-    error: &'e (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// Makes connections to one upstream, whatever the URI says.
-#[derive(Clone)]
-struct Connector {
-    upstream: Upstream,
-    timeouts: UpstreamTimeouts,
-}
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<UpstreamStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { upstream, timeouts } = self.clone();
-        Box::pin(async move {
-            let connecting = async {
-                io::Result::Ok(match &upstream {
-                    Upstream::Tcp { authority } => {
-                        let stream = TcpStream::connect(authority.as_str()).await?;
-                        stream.set_nodelay(true)?;
-                        Socket::from(stream)
-                    }
-                    Upstream::Unix(path) => Socket::from(UnixStream::connect(path).await?),
-                })
-            };
-            let socket = tokio::time::timeout(timeouts.connect, connecting)
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-            let mut bounded = TimeoutStream::new(socket);
-            bounded.set_read_timeout(Some(timeouts.answer));
-            bounded.set_write_timeout(Some(timeouts.answer));
-            Ok(TokioIo::new(UpstreamStream(Box::pin(bounded))))
-        })
-    }
-}
-
-/// A connection to an upstream that ends with an error when nothing moves for too long.
-struct UpstreamStream(Pin<Box<TimeoutStream<Socket>>>);
-
-impl Connection for UpstreamStream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for UpstreamStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for UpstreamStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.as_mut().poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.0.as_mut().poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_shutdown(cx)
-    }
-}
+#[cfg(test)]
+mod tests;

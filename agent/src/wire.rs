@@ -7,15 +7,16 @@
 
 pub(crate) mod idle;
 
+use crate::deadline::Deadline;
 use idle::{Answers, Idleness};
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Longest request line, in bytes without its line end.
 pub(crate) const MAX_REQUEST_LINE: usize = 16 * 1024;
@@ -66,6 +67,8 @@ pub(crate) struct ClientTimeouts {
     pub header: Duration,
     /// Between two pieces of a body, and for taking some of a response.
     pub body: Duration,
+    /// Between two requests.
+    pub keepalive: Duration,
 }
 
 /// A connection that is watched.
@@ -116,12 +119,13 @@ impl<S> Wire<S> {
         self.heads.clone()
     }
 
-    /// How long the client may be silent now; `None` between requests, where hyper's own timer applies.
-    fn read_limit(&self) -> Option<Duration> {
+    /// How long the client may be silent now. hyper reads no head while a request is under way, so that whoever waits for one
+    /// waits for the client.
+    fn read_limit(&self) -> Duration {
         match self.scanner.expects() {
-            Expects::NewHead if self.started => None,
-            Expects::NewHead | Expects::RestOfHead => Some(self.timeouts.header),
-            Expects::Body => Some(self.timeouts.body),
+            Expects::NewHead if self.started => self.timeouts.keepalive,
+            Expects::NewHead | Expects::RestOfHead => self.timeouts.header,
+            Expects::Body => self.timeouts.body,
         }
     }
 }
@@ -137,7 +141,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
                     if let Some(idleness) = &mut this.idleness {
                         idleness.asked(this.scanner.heads, this.scanner.expects() == Expects::NewHead);
                     }
-                    let Some(limit) = this.read_limit() else { return Poll::Pending };
+                    let limit = this.read_limit();
                     ready!(this.read_deadline.poll(cx, limit));
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
@@ -219,20 +223,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         }
         let poll = Pin::new(&mut this.inner).poll_shutdown(cx);
         this.bound_write(cx, poll)
-    }
-}
-
-/// An instant by which something must have happened, set when it is first waited for.
-#[derive(Default)]
-struct Deadline(Option<Pin<Box<Sleep>>>);
-
-impl Deadline {
-    fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
-        self.0.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit))).as_mut().poll(cx)
-    }
-
-    fn clear(&mut self) {
-        self.0 = None;
     }
 }
 
@@ -382,16 +372,13 @@ enum Head {
 }
 
 fn read_head(bytes: &[u8]) -> Head {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut fields);
-    let len = match request.parse(bytes) {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let len = match request.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Head::Partial,
         Err(_) => return Head::Bad,
     };
-    let head = bytes[..len].trim_ascii_start();
-    let line = head.iter().position(|&b| b == b'\n').unwrap_or(head.len());
-
     let (mut lengths, mut codings, mut chunked) = (0, 0, false);
     let mut length = 0;
     for field in request.headers.iter() {
@@ -406,8 +393,7 @@ fn read_head(bytes: &[u8]) -> Head {
     let facts = HeadFacts {
         fragment: request.path.is_some_and(|target| target.contains('#')),
         ambiguous_framing: lengths + codings > 1 || (codings == 1 && !chunked),
-        line_too_long: line > MAX_REQUEST_LINE + 1,
-        headers_too_large: head.len() - line > MAX_HEADER_BLOCK,
+        ..sizes(&bytes[..len])
     };
     let next = match (facts.ambiguous_framing, codings, length) {
         (true, ..) => State::Lost,
@@ -416,6 +402,21 @@ fn read_head(bytes: &[u8]) -> Head {
         (false, ..) => State::Chunked(Chunk::Size(0)),
     };
     Head::Whole { len, facts, next }
+}
+
+/// Whether parts of a head are over their limits.
+fn sizes(head: &[u8]) -> HeadFacts {
+    // Nearly all of them are shorter than the shorter limit.
+    if head.len() <= MAX_REQUEST_LINE {
+        return HeadFacts::default();
+    }
+    let head = head.trim_ascii_start();
+    let line = head.iter().position(|&b| b == b'\n').unwrap_or(head.len());
+    HeadFacts {
+        line_too_long: line > MAX_REQUEST_LINE + 1,
+        headers_too_large: head.len() - line > MAX_HEADER_BLOCK,
+        ..HeadFacts::default()
+    }
 }
 
 /// Takes bytes of a chunked body; returns how many, and where the scanner stands after them.

@@ -88,7 +88,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// An HTTP server without TLS.
+/// An HTTP server without TLS. Displayed as in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Upstream {
     /// A host and port.
@@ -121,6 +121,15 @@ impl Upstream {
         };
         let (host, port) = host_and_port(authority)?;
         Ok(Self::Tcp { authority: format!("{host}:{}", port.unwrap_or(80)) })
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { authority } => write!(f, "http://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::message::{Body, Refusal, answer};
 use crate::server::{self, Connection, Handler, Limits};
 use crate::socket::Listener;
 use crate::wire::HeadFacts;
+use crate::workers::Places;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -40,7 +41,8 @@ pub(super) async fn start() -> anyhow::Result<Origin> {
     let address = listener.address().context("the origin has no address")?;
     let (up, down) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(1024));
-    let task = tokio::spawn(server::serve(listener, Arc::new(Presentation), slots, down, Duration::ZERO));
+    let places = Places::here(Arc::new(Presentation));
+    let task = tokio::spawn(server::serve(listener, places, slots, down, Duration::ZERO));
     Ok(Origin { address, task, _up: up })
 }
 

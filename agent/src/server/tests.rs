@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::Listen;
 use crate::flows::tests::{Recorder, recorded};
+use crate::workers::Workers;
 use ebpf_abi::Flow;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -42,8 +43,8 @@ fn start(listen: &Listen, trusted: &[&str], proxy_protocol: bool) -> (Option<Soc
     let address = listener.address();
     let (shutdown, down) = watch::channel(false);
     tokio::spawn(async move {
-        let handler = Arc::new(Says { flows, trusted_proxies, proxy_protocol });
-        serve(listener, handler, Arc::new(Semaphore::new(10)), down, Duration::ZERO).await;
+        let places = Places::here(Arc::new(Says { flows, trusted_proxies, proxy_protocol }));
+        serve(listener, places, Arc::new(Semaphore::new(10)), down, Duration::ZERO).await;
         drop(shutdown);
     });
     (address, kernel)
@@ -75,6 +76,31 @@ async fn wait(condition: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(condition());
+}
+
+/// Answers with the name of its thread, but only when it may.
+struct Waits {
+    asked: Arc<Semaphore>,
+    may: watch::Receiver<bool>,
+}
+
+impl Handler for Waits {
+    const NAME: &'static str = "test";
+
+    async fn handle(&self, _: Request<Incoming>, _: &Connection, _: HeadFacts) -> Response<Body> {
+        self.asked.add_permits(1);
+        self.may.clone().wait_for(|&may| may).await.unwrap();
+        let mut response = answer(http::StatusCode::OK, "direct");
+        let thread = std::thread::current().name().unwrap().to_owned();
+        response.headers_mut().insert("thread", HeaderValue::try_from(thread).unwrap());
+        response
+    }
+
+    fn refused(&self, _: Refusal) {}
+
+    fn limits(&self) -> Limits {
+        Limits::plain(Duration::from_secs(60), Duration::from_secs(60))
+    }
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -117,4 +143,42 @@ async fn everybody_else() {
     let mut client = UnixStream::connect(path).await.unwrap();
     assert!(exchange(&mut client, GET).await.ends_with("\nnot direct\n"));
     assert!(kernel.published.lock().unwrap().is_empty());
+}
+
+/// Requests on every thread are answered before the end, and nobody else is.
+#[tokio::test]
+async fn all_threads_are_drained() {
+    let workers = Workers::of(2).unwrap();
+    let (let_go, may) = watch::channel(false);
+    let asked = Arc::new(Semaphore::new(0));
+    let places = workers.places(|| Waits { asked: Arc::clone(&asked), may: may.clone() });
+    let listener = {
+        let _accepting = workers.accepting().enter();
+        Listener::bind("test", &any_port()).unwrap()
+    };
+    let address = listener.address().unwrap();
+    let (shutdown, down) = watch::channel(false);
+    let serving = serve(listener, places, Arc::new(Semaphore::new(10)), down, Duration::from_secs(60));
+    let serving = workers.accepting().spawn(serving);
+
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(GET.as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    let all_asked = asked.acquire_many(4).await.unwrap();
+    shutdown.send_replace(true);
+    wait(|| std::net::TcpStream::connect(address).is_err()).await;
+    assert!(!serving.is_finished());
+    let_go.send_replace(true);
+    let mut threads = std::collections::HashSet::new();
+    for client in &mut clients {
+        let mut got = String::new();
+        client.read_to_string(&mut got).await.unwrap();
+        threads.extend(got.lines().filter_map(|line| line.strip_prefix("thread: ")).map(str::to_owned));
+    }
+    assert_eq!(threads.len(), 2, "{threads:?}");
+    serving.await.unwrap();
+    drop(all_asked);
 }

@@ -66,8 +66,9 @@ impl Both {
         let (flows, kernel) = recorded();
         let (client, socket) = duplex(buffer);
         let limit = Duration::from_secs(60);
-        let wire = Wire::new(socket, Vec::new(), ClientTimeouts { header: limit, body: limit })
-            .tell(Some(Idleness::new(flows, flow(1))));
+        let wire =
+            Wire::new(socket, Vec::new(), ClientTimeouts { header: limit, body: limit, keepalive: limit })
+                .tell(Some(Idleness::new(flows, flow(1))));
         let answers = wire.answers();
         let (ask, asked) = mpsc::unbounded_channel();
         let service = service_fn(move |request| {
