@@ -1,6 +1,7 @@
 //! Inputs that the benches share: one policy, one key, and requests of known size.
 #![expect(clippy::expect_used, reason = "a bench whose input is wrong must not run")]
 
+pub mod networks;
 pub mod report;
 
 use validator_core::pattern::{Limits, PathPattern};

@@ -214,9 +214,7 @@ fn filter(net: &Net) -> Kernel {
         .into_iter()
         .map(|key| (key, Session { last_day: TODAY, generation: 1 }))
         .collect();
-    let keys = listed.iter().map(|(key, _)| *key);
-    agent::kernel::sys::mark_sessions(kernel.map(map::SESSION_BITS), keys).expect("their bits");
-    agent::kernel::sys::write_entries(kernel.map(map::SESSIONS), &listed).expect("sessions written");
+    kernel.list(&listed);
     kernel.configure(FLAG_SESSIONS | FLAG_RESPOND);
     attach(net, &net.server, &net.interface, &mut kernel);
     kernel
