@@ -243,7 +243,7 @@ fn a_table_is_taken_over_and_made_right() {
         for (blacklist, capacity, stays) in [
             ("session896,viewer", 1000, true),
             ("session896,next", 1000, true),
-            ("session896,next", 1001, false),
+            ("session896,next", 1100, false),
         ] {
             gate.signal(Signal::KILL);
             let Gate(process) = gate;
