@@ -25,12 +25,15 @@ mod reply;
 mod report;
 mod sessions;
 pub mod sys;
+mod table;
 mod tables;
 
 pub use error::KernelError;
 pub use flows::Connections;
 pub use lists::{Lists, OverCapacity};
 pub use report::{Status, detach, status};
+pub use sessions::SessionMap;
+pub use table::{SessionTable, TableFull};
 
 pub(crate) use events::Events;
 pub(crate) use object::Counters;

@@ -259,9 +259,22 @@ impl Edgegate {
     /// When the system does not say.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
+        self.memory_by("VmHWM:")
+    }
+
+    /// How much memory it has, in bytes.
+    ///
+    /// # Panics
+    /// When the system does not say.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory_by("VmRSS:")
+    }
+
+    fn memory_by(&self, name: &str) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).expect("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a size of memory");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 

@@ -2,7 +2,7 @@
 //! (`BPF_PROG_TEST_RUN`). Every test loads its own, with maps of its own.
 
 use crate::require::missing;
-use agent::kernel::{sys, tcp_offsets};
+use agent::kernel::{SessionMap, sys, tcp_offsets};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
@@ -49,6 +49,11 @@ pub fn object() -> PathBuf {
     )
 }
 
+/// A [`Flow`] in memory order.
+type FlowBytes = [u8; size_of::<Flow>()];
+/// A [`FlowState`] in memory order.
+type StateBytes = [u8; size_of::<FlowState>()];
+
 /// Why nothing can be loaded here, if so. It asks the kernel for what every program needs and does not touch the object,
 /// so that an object that does not load is a failure and not a reason to skip.
 fn unfit() -> Result<(), String> {
@@ -76,17 +81,28 @@ pub fn address(ip: &str) -> Address {
     }
 }
 
-/// The sessions that the kernel looks for on behalf of an agent with this folder for pins, each with the last day on which it
-/// counts.
+/// A session with its last day, by what the kernel's table has of it: any generation is zero.
+#[must_use]
+pub fn listed(key: SessionKey, last_day: u32) -> (u64, u64) {
+    (key.tag(), key.state(Session { last_day, generation: 0 }))
+}
+
+/// The sessions that the kernel looks for on behalf of an agent with this folder for pins, as [`listed`] gives them.
 ///
 /// # Panics
-/// When there is no map.
+/// When there is no map, or one session stands there twice.
 #[must_use]
-pub fn pinned_sessions(pin_dir: &Path) -> HashSet<(SessionKey, u32)> {
-    let path = pin_dir.join(format!("v{ABI_VERSION}/maps/{}", map::SESSIONS));
-    let data = MapData::from_pin(path).expect("a pinned map");
-    let all = sys::read_entries::<SessionKey, Session>(&data).expect("its entries");
-    all.into_iter().map(|(key, session)| (key, session.last_day)).collect()
+pub fn pinned_sessions(pin_dir: &Path) -> HashSet<(u64, u64)> {
+    let pinned = |name| {
+        let path = pin_dir.join(format!("v{ABI_VERSION}/maps/{name}"));
+        MapData::from_pin(path).expect("a pinned map")
+    };
+    let table = SessionMap::new(&pinned(map::SESSIONS), &pinned(map::SESSION_BITS)).expect("the table");
+    let mut all = HashSet::new();
+    for (tag, state) in table.iter() {
+        assert!(all.insert((tag, state & !u64::from(u32::MAX))), "twice: {tag:x}");
+    }
+    all
 }
 
 /// What became of one frame.
@@ -245,9 +261,14 @@ impl Kernel {
 
     /// Blacklists many sessions.
     pub fn sessions(&self, sessions: &[(SessionKey, Session)]) {
-        let keys = sessions.iter().map(|(key, _)| *key);
-        sys::mark_sessions(self.data(map::SESSION_BITS), keys).expect("their bits");
-        sys::write_entries(self.data(map::SESSIONS), sessions).expect("sessions written");
+        let mut table = self.session_map();
+        sessions.iter().for_each(|&(key, session)| table.set(key, session).expect("a session written"));
+    }
+
+    /// The table of sessions.
+    #[must_use]
+    pub fn session_map(&self) -> SessionMap {
+        SessionMap::new(self.data(map::SESSIONS), self.data(map::SESSION_BITS)).expect("the table")
     }
 
     /// What is known of a flow.
@@ -259,14 +280,22 @@ impl Kernel {
 
     /// Makes a flow known, and the cell that it falls into.
     pub fn set_flow(&self, flow: Flow, state: FlowState) {
-        sys::write_entries(self.data(map::FLOWS), &[(flow, state)]).expect("a flow written");
+        let (key, value) =
+            (bytemuck::cast::<Flow, FlowBytes>(flow), bytemuck::cast::<FlowState, StateBytes>(state));
+        self.flows().insert(key, value, 0).expect("a flow written");
         self.set_cell(&flow, state.until);
     }
 
     /// Makes a flow unknown.
     pub fn forget(&self, flow: &Flow) {
-        sys::remove_entries(self.data(map::FLOWS), &[*flow]).expect("a flow removed");
+        self.flows().remove(&bytemuck::cast::<Flow, FlowBytes>(*flow)).expect("a flow removed");
         self.set_cell(flow, 0);
+    }
+
+    fn flows(&self) -> HashMap<MapData, FlowBytes, StateBytes> {
+        let id = self.data(map::FLOWS).info().expect("its description").id();
+        let map = Map::LruHashMap(MapData::from_id(id).expect("the same map"));
+        HashMap::try_from(map).expect("a hash map")
     }
 
     /// Up to when any flow of a flow's cell may be known.

@@ -13,7 +13,7 @@ use tests::binary::{Edgegate, Home};
 use tests::contract::{Config, now};
 use tests::control::{Api, controlled, session_status};
 use tests::edge::{Edge, places};
-use tests::kernel::pinned_sessions;
+use tests::kernel::{listed, pinned_sessions};
 use tests::netns::Net;
 use tests::origin::Origin;
 use tests::random::Random;
@@ -256,7 +256,7 @@ fn the_kernel_has_what_the_store_has() {
         }
         let wanted = last_days
             .iter()
-            .map(|(sid, last)| (ebpf_abi::session_key(sid.as_bytes()).unwrap(), *last))
+            .map(|(sid, last)| listed(ebpf_abi::session_key(sid.as_bytes()).unwrap(), *last))
             .collect();
         assert_eq!(pinned_sessions(net.pin_dir()), wanted);
         let status = gate.home().output(&[

@@ -314,12 +314,14 @@ impl When {
 
     /// What every path starts with for which the conditions hold: the longest such text that one of them alone demands.
     pub(crate) fn start(&self) -> Option<&[u8]> {
-        let demanded = self.groups.iter().filter_map(|group| match &group[..] {
-            [Condition { variable: Variable::Uri, negated: false, test, .. }] => match test {
+        let demanded = self.groups.iter().filter_map(|group| {
+            let [Condition { variable: Variable::Uri, negated: false, test, .. }] = &group[..] else {
+                return None;
+            };
+            match test {
                 Test::StartsWith(start) | Test::Equal(start) => Some(&**start),
                 _ => None,
-            },
-            _ => None,
+            }
         });
         demanded.max_by_key(|start| start.len())
     }

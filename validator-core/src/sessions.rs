@@ -78,13 +78,14 @@ impl core::fmt::Display for Day {
 }
 
 /// Parts that the sessions are divided into. A changed copy shares all but the parts that it changed, so one of them should
-/// be small, and the list of them too.
-const SHARDS: usize = 1024;
+/// be small, and the list of them too. The table of a part doubles when it has seven for each eight of a power of two: with
+/// this many parts that is not before a million sessions, nor half a million.
+const SHARDS: usize = 1280;
 
 /// The sessions of all day lists. Which lists still count is decided at each look-up, so a list ends at midnight
 /// without anybody touching it.
 ///
-/// A clone shares everything; what is changed in it afterwards costs a part of 1/1024. So a snapshot with one more session
+/// A clone shares everything; what is changed in it afterwards costs a part of 1/1280. So a snapshot with one more session
 /// is made in the same time whether there are ten or a million.
 #[derive(Clone)]
 pub struct Sessions {

@@ -60,7 +60,7 @@ impl Control {
                 let change = if remove && *day == "all" {
                     Change::Everywhere { origin: Origin::Pushed, sids: vec![(*sid).into()] }
                 } else {
-                    let edits = vec![SessionEdit { day: day_of(day, today)?, sid: (*sid).into() }];
+                    let edits = [SessionEdit { day: day_of(day, today)?, sid: (*sid).into() }].into();
                     Change::Sessions { origin: Origin::Pushed, edits, remove }
                 };
                 let applied = self.seen.writer.change(change).await?;
@@ -258,14 +258,14 @@ impl<'w> Parts<'w> {
             return Ok(());
         }
         let (edits, lines) = (std::mem::take(&mut self.edits), std::mem::take(&mut self.lines));
-        let names = edits.clone();
+        let edits: Arc<[SessionEdit]> = edits.into();
         self.bytes = 0;
         // With a default of all days none of them has another.
         let change = if edits.first().is_some_and(|edit| edit.day == EVERY_DAY) {
-            let sids = edits.into_iter().map(|edit| edit.sid).collect();
+            let sids = edits.iter().map(|edit| edit.sid.clone()).collect();
             Change::Everywhere { origin: Origin::Pushed, sids }
         } else {
-            Change::Sessions { origin: Origin::Pushed, edits, remove: self.remove }
+            Change::Sessions { origin: Origin::Pushed, edits: Arc::clone(&edits), remove: self.remove }
         };
         match self.writer.change_blocking(change) {
             Ok(applied) => {
@@ -279,7 +279,7 @@ impl<'w> Parts<'w> {
                     for (index, why) in counts.refused {
                         let (line, sid) = (
                             lines.get(index).copied().unwrap_or(0),
-                            names.get(index).map_or("", |edit| &edit.sid),
+                            edits.get(index).map_or("", |edit| &edit.sid),
                         );
                         self.summary.refuse(line, sid, &why);
                     }

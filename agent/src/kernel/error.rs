@@ -112,6 +112,9 @@ pub enum KernelError {
         /// What went wrong.
         error: Box<MapError>,
     },
+    /// There are more sessions than the table was made for.
+    #[error("map SESSIONS: no room for another session; it was made for {0}")]
+    SessionsFull(u32),
     /// A program did not go away.
     #[error("interface {0}: the program is still there after it was detached")]
     Stays(String),

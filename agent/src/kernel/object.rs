@@ -10,9 +10,9 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpu
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use ebpf_abi::{
-    ABI_VERSION, Address, BANKS, CELLS, Cell, Config, EVENT_BYTES, EXACT_CAPACITY, FLOW_CAPACITY, Flow,
-    FlowState, MAGIC, Outcome, PREFIX_CAPACITY, PROGRAM, SESSION_BIT_WORDS, Session, SessionKey, TCP_FIELDS,
-    Tables, map,
+    ABI_VERSION, Address, BANKS, BUCKETS_GLOBAL, CELLS, Cell, Config, EVENT_BYTES, EXACT_CAPACITY,
+    FLOW_CAPACITY, Flow, FlowState, MAGIC, Outcome, PREFIX_CAPACITY, PROGRAM, SESSION_BIT_WORDS,
+    SessionBucket, TCP_FIELDS, Tables, map, session_buckets,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,6 +40,11 @@ struct Shape {
     entries: u32,
 }
 
+/// Buckets of the table of sessions.
+fn buckets(sessions: usize) -> u32 {
+    session_buckets(u32::try_from(sessions).unwrap_or(u32::MAX))
+}
+
 /// Maps by their shapes; `sessions` is how many sessions the operator wants room for.
 fn shapes(sessions: usize) -> impl Iterator<Item = Shape> {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
@@ -48,10 +53,10 @@ fn shapes(sessions: usize) -> impl Iterator<Item = Shape> {
         shape(map::CONFIG, MapType::Array, 4, size_of::<Config>(), 1),
         shape(map::COUNTERS, MapType::PerCpuArray, 4, 8, outcomes),
     ];
-    let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
+    let buckets = buckets(sessions);
     let more = [
         shape(map::TABLES, MapType::Array, 4, size_of::<Tables>(), 2),
-        shape(map::SESSIONS, MapType::Hash, size_of::<SessionKey>(), size_of::<Session>(), sessions),
+        shape(map::SESSIONS, MapType::Array, 4, size_of::<SessionBucket>(), buckets),
         shape(map::SESSION_BITS, MapType::Array, 4, 8, SESSION_BIT_WORDS),
         shape(map::FLOWS, MapType::LruHash, size_of::<Flow>(), size_of::<FlowState>(), FLOW_CAPACITY),
         shape(map::CELLS, MapType::Array, 4, CELLS as usize * size_of::<Cell>(), 1),
@@ -93,6 +98,8 @@ impl Object {
                 loader.map_max_entries(shape.name, shape.entries);
             }
         }
+        let buckets = buckets(sessions);
+        loader.override_global(BUCKETS_GLOBAL, &buckets, true);
         // Without them the program answers nobody: it cannot tell whether an answer would come at its place.
         let offsets = super::tcp_offsets();
         if offsets.is_none() {

@@ -110,7 +110,7 @@ pub fn status(folder: &Path) -> Result<Status, KernelError> {
             let config = found.config()?;
             let lists = found.read(config.bank as usize)?;
             let counters = Counters::open(&maps)?.read()?;
-            let sessions = (found.sessions.count()?, found.sessions.capacity()?);
+            let sessions = (found.sessions.iter().count(), found.sessions.capacity());
             Some(Tables {
                 config,
                 exact: lists.exact.len(),

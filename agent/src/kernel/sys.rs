@@ -2,29 +2,20 @@
 #![expect(unsafe_code, reason = "system calls that take addresses, and memory that the kernel shares")]
 
 use aya::maps::MapData;
-use ebpf_abi::{SESSION_BIT_WORDS, SessionKey};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::ptr::{NonNull, null_mut};
 use std::slice;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::sleep;
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
 // linux/bpf.h
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
-const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
-const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
-const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 
-/// Entries that go to the kernel in one call, or come from it.
+/// Entries that come from the kernel in one call.
 const BATCH: usize = 1 << 16;
-
-/// How often a map is asked again that has no memory at hand; the kernel refills its reserve in the background.
-const ATTEMPTS: u32 = 200;
 
 /// The part of `bpf_attr` for one element.
 #[repr(C)]
@@ -67,76 +58,12 @@ pub fn write_element<T: bytemuck::Pod>(map: &MapData, index: u32, value: &T) -> 
     bpf(BPF_MAP_UPDATE_ELEM, &mut call)
 }
 
-/// Writes many entries of a hash, those that are there already with their new values.
-///
-/// # Errors
-/// What the kernel says, above all that the map is full. Some of the entries may be written then.
-pub fn write_entries<K: bytemuck::Pod, V: bytemuck::Pod>(
-    map: &MapData,
-    entries: &[(K, V)],
-) -> io::Result<()> {
-    check::<K, V>(map)?;
-    for entries in entries.chunks(BATCH) {
-        let keys: Vec<K> = entries.iter().map(|entry| entry.0).collect();
-        let values: Vec<V> = entries.iter().map(|entry| entry.1).collect();
-        each_batch(BPF_MAP_UPDATE_BATCH, map, &keys, Some(&values))?;
-    }
-    Ok(())
-}
-
-/// Removes many entries of a hash, all of which are there.
-///
-/// # Errors
-/// What the kernel says. Some of the entries may be gone then.
-pub fn remove_entries<K: bytemuck::Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
-    if map.info().map_err(io::Error::other)?.key_size() as usize != size_of::<K>() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    keys.chunks(BATCH).try_for_each(|keys| each_batch(BPF_MAP_DELETE_BATCH, map, keys, None::<&[u64]>))
-}
-
-/// Removes entries of a hash, those of them that are there.
-///
-/// # Errors
-/// What the kernel says. Some of the entries may be gone then.
-pub fn remove_if_there<K: bytemuck::Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
-    if map.info().map_err(io::Error::other)?.key_size() as usize != size_of::<K>() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    for key in keys {
-        let mut call = ElementCall {
-            map: descriptor(map),
-            padding: 0,
-            key: (&raw const *key) as u64,
-            value: 0,
-            flags: 0,
-        };
-        match bpf(BPF_MAP_DELETE_ELEM, &mut call) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
 /// Reads all entries of a hash that nobody else writes meanwhile.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn read_entries<K: bytemuck::Pod, V: bytemuck::Pod>(map: &MapData) -> io::Result<Vec<(K, V)>> {
     let mut found = Vec::new();
-    each_entry(map, |key, value| found.push((key, value)))?;
-    Ok(found)
-}
-
-/// Calls `each` for all entries of a hash that nobody else writes meanwhile.
-///
-/// # Errors
-/// What the kernel says.
-pub fn each_entry<K: bytemuck::Pod, V: bytemuck::Pod>(
-    map: &MapData,
-    mut each: impl FnMut(K, V),
-) -> io::Result<()> {
     check::<K, V>(map)?;
     let mut room = BATCH;
     let (mut keys, mut values) = (vec![K::zeroed(); room], vec![V::zeroed(); room]);
@@ -167,62 +94,12 @@ pub fn each_entry<K: bytemuck::Pod, V: bytemuck::Pod>(
             Err(error) => return Err(error),
         };
         let count = usize::try_from(call.count).unwrap_or(0).min(room);
-        keys.iter().zip(&values).take(count).for_each(|(key, value)| each(*key, *value));
+        found.extend(keys.iter().copied().zip(values.iter().copied()).take(count));
         if end {
-            return Ok(());
+            return Ok(found);
         }
         from = Some(to);
     }
-}
-
-/// Sets the bits of sessions in their map.
-///
-/// # Errors
-/// What the kernel says: the map is not made for this.
-pub fn mark_sessions(bits: &MapData, keys: impl IntoIterator<Item = SessionKey>) -> io::Result<()> {
-    let words = SharedWords::map(bits.fd().as_fd(), SESSION_BIT_WORDS as usize)?;
-    for (word, bit) in keys.into_iter().map(SessionKey::bit) {
-        if let Some(word) = words.get(word as usize) {
-            word.fetch_or(1 << bit, Ordering::Relaxed);
-        }
-    }
-    Ok(())
-}
-
-/// Hands over a batch, and what the kernel left of it, until nothing is left.
-fn each_batch<K, V>(
-    command: libc::c_long,
-    map: &MapData,
-    mut keys: &[K],
-    mut values: Option<&[V]>,
-) -> io::Result<()> {
-    let mut attempt = 1;
-    while !keys.is_empty() {
-        let mut call = BatchCall {
-            from: 0,
-            to: 0,
-            keys: keys.as_ptr() as u64,
-            values: values.map_or(0, |values| values.as_ptr() as u64),
-            count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
-            map: descriptor(map),
-            element_flags: 0,
-            flags: 0,
-        };
-        let outcome = bpf(command, &mut call);
-        // The kernel tells how many it has done, also if it stopped.
-        let done = usize::try_from(call.count).unwrap_or(0).min(keys.len());
-        keys = keys.get(done..).unwrap_or_default();
-        values = values.map(|values| values.get(done..).unwrap_or_default());
-        match outcome {
-            Ok(()) => attempt = 1,
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && attempt < ATTEMPTS => {
-                attempt += 1;
-                sleep(Duration::from_millis(1));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn check<K, V>(map: &MapData) -> io::Result<()> {
@@ -294,6 +171,7 @@ unsafe impl Sync for SharedWords {}
 mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use std::sync::atomic::Ordering;
 
     /// A file in memory is mapped as a map is, and needs no privileges.
     #[test]

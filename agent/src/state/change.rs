@@ -6,6 +6,7 @@ use crate::config::{Problem, Problems};
 use crate::kernel::FollowError;
 use crate::snapshot::LoadError;
 use ipnet::IpNet;
+use std::sync::Arc;
 use validator_core::{Day, Key};
 use zeroize::Zeroizing;
 
@@ -28,8 +29,8 @@ pub(crate) enum Change {
     Sessions {
         /// Whose.
         origin: Origin,
-        /// Which.
-        edits: Vec<SessionEdit>,
+        /// Which. Whoever hands them in may want to know them afterwards.
+        edits: Arc<[SessionEdit]>,
         /// They leave.
         remove: bool,
     },

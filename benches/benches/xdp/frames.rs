@@ -1,5 +1,6 @@
 //! Frames of TCP, and what they are judged by.
 
+use benches::networks::{COUNTRIES, Network, Numbers, country};
 use bytemuck::allocation::zeroed_box;
 use ebpf_abi::{
     Address, BLOCK_BITS, BLOCKS, Service, SessionKey, Tables, V4_CHUNKS, V6_CHUNKS, country_number,
@@ -64,75 +65,20 @@ pub(crate) const fn address(ip: IpAddr) -> Address {
     }
 }
 
-/// Numbers that look random and are the same in every run (SplitMix64).
-pub(crate) struct Numbers(pub u64);
-
-impl Numbers {
-    pub(crate) const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below another one.
-    pub(crate) fn below(&mut self, end: u32) -> u32 {
-        u32::try_from(self.next() % u64::from(end)).unwrap_or(0)
-    }
-
-    /// An address of the kind that random sources have: anywhere in IPv4, and in IPv6 where the table has ranges.
-    pub(crate) fn address(&mut self, v4: bool) -> IpAddr {
-        let number = self.next();
-        if v4 {
-            IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(number >> 32).unwrap_or(0)))
-        } else {
-            let high = u128::from(number & 0x000f_ffff_ffff_ffff | 0x2a00_0000_0000_0000);
-            IpAddr::V6(Ipv6Addr::from_bits(high << 64 | u128::from(self.next())))
-        }
+/// An address of the kind that random sources have: anywhere in IPv4, and in IPv6 where the table has ranges.
+pub(crate) fn random_address(numbers: &mut Numbers, v4: bool) -> IpAddr {
+    let number = numbers.next();
+    if v4 {
+        IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(number >> 32).unwrap_or(0)))
+    } else {
+        let high = u128::from(number & 0x000f_ffff_ffff_ffff | 0x2a00_0000_0000_0000);
+        IpAddr::V6(Ipv6Addr::from_bits(high << 64 | u128::from(numbers.next())))
     }
 }
-
-/// Countries as two letters each.
-fn country(number: u32) -> [u8; 2] {
-    let letter = |number: u32| b'A' + u8::try_from(number % 26).unwrap_or(0);
-    [letter(number / 26), letter(number)]
-}
-
-/// Countries in the table.
-const COUNTRIES: u32 = 240;
 
 /// Whether the service does not admit a country: a twentieth of them, and of the addresses.
 const fn is_refused(number: u32) -> bool {
     number % COUNTRIES % 20 == 7
-}
-
-/// A network of IPv4 and its country.
-#[derive(Clone, Copy)]
-pub(crate) struct Network {
-    pub(crate) first: u32,
-    pub(crate) bits: u8,
-    pub(crate) country: [u8; 2],
-}
-
-/// Networks that cover all of IPv4, no two neighbours in the same country, so that none can be joined. Of their lengths
-/// the mean is about that of a real database; there are some more of them.
-pub(crate) fn networks(full: bool) -> Vec<Network> {
-    let mut numbers = Numbers(1);
-    let mut networks = Vec::new();
-    let (mut next, mut last) = (0u64, 0);
-    while next < 1 << 32 {
-        let wanted = if full { 17 + numbers.below(6) } else { 16 };
-        let bits = wanted.max(32 - next.trailing_zeros().min(16));
-        last = (last + 1 + numbers.below(COUNTRIES - 1)) % COUNTRIES;
-        networks.push(Network {
-            first: u32::try_from(next).unwrap_or(u32::MAX),
-            bits: u8::try_from(bits).unwrap_or(32),
-            country: country(last),
-        });
-        next += 1 << (32 - bits);
-    }
-    networks
 }
 
 /// Everything that is compiled for the kernel but lists: the networks, a service at [`SERVICE`] that refuses some countries,

@@ -1,11 +1,13 @@
 //! Edgegate's program in the kernel, with maps of its own and attached nowhere, and what it needs of the machine.
 #![expect(clippy::expect_used, reason = "without what was loaded here there is nothing to measure")]
 
+use agent::kernel::SessionMap;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, lpm_trie::Key};
 use aya::programs::{ProgramInfo, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use ebpf_abi::{
-    ABI_VERSION, Address, Config, LIST_DENY, MAGIC, Outcome, PROGRAM, SessionKey, TCP_FIELDS, Tables, map,
+    ABI_VERSION, Address, Config, LIST_DENY, MAGIC, Outcome, PROGRAM, Session, SessionKey, TCP_FIELDS,
+    Tables, map,
 };
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -98,9 +100,10 @@ impl Kernel {
     }
 
     /// Denies single addresses.
-    pub(crate) fn exact(&self, addresses: &[Address]) {
-        let entries: Vec<(Address, u32)> = addresses.iter().map(|&address| (address, LIST_DENY)).collect();
-        agent::kernel::sys::write_entries(self.map(map::EXACT[0]), &entries).expect("addresses written");
+    pub(crate) fn exact(&mut self, addresses: &[Address]) {
+        let map = self.0.map_mut(map::EXACT[0]).expect(map::EXACT[0]);
+        let mut map = HashMap::<_, Address, u32>::try_from(map).expect("a hash");
+        addresses.iter().for_each(|address| map.insert(address, LIST_DENY, 0).expect("an address written"));
     }
 
     /// Denies networks.
@@ -112,11 +115,21 @@ impl Kernel {
         }
     }
 
+    /// The table of sessions.
+    pub(crate) fn sessions(&self) -> SessionMap {
+        SessionMap::new(self.map(map::SESSIONS), self.map(map::SESSION_BITS)).expect("the table")
+    }
+
+    /// Lists sessions.
+    pub(crate) fn list(&self, sessions: &[(SessionKey, Session)]) {
+        let mut table = self.sessions();
+        sessions.iter().for_each(|&(key, session)| table.set(key, session).expect("a session written"));
+    }
+
     /// Takes sessions off the list again.
-    pub(crate) fn forget(&mut self, keys: &[SessionKey]) {
-        let map = self.0.map_mut(map::SESSIONS).expect(map::SESSIONS);
-        let mut map = HashMap::<_, [u64; 2], [u32; 2]>::try_from(map).expect("sessions");
-        keys.iter().for_each(|key| map.remove(&key.0).expect("the session removed"));
+    pub(crate) fn forget(&self, keys: &[SessionKey]) {
+        let mut table = self.sessions();
+        keys.iter().for_each(|&key| table.remove(key));
     }
 
     /// All counters, in the order of [`Outcome::ALL`].

@@ -14,15 +14,16 @@
 use crate::Scale;
 use crate::filter::{CAPACITY, XdpFilter};
 use crate::frames::{
-    self, INSPECTED, Numbers, PLAIN, PSH_ACK, SERVICE, SOURCE_AT, SYN, address, networks, request,
-    session_keys, tcp,
+    self, INSPECTED, PLAIN, PSH_ACK, SERVICE, SOURCE_AT, SYN, address, random_address, request, session_keys,
+    tcp,
 };
 use crate::kernel::{Kernel, TODAY, risen};
 use crate::raw::{DROP, Driver, PASS, Random, passing};
+use benches::networks::{Numbers, networks};
 use benches::report::{Promise, Report};
 use ebpf_abi::{
     FLAG_EXACT, FLAG_PREFIX, FLAG_RESPOND, FLAG_SERVICES, FLAG_SESSIONS, MAPPED_BITS, Outcome, Session,
-    SessionKey, map,
+    SessionKey,
 };
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
@@ -101,10 +102,11 @@ fn fill(scale: &Scale) -> Filled {
     let mut tables = frames::tables(&networks, scale.full);
     let mut numbers = Numbers(2);
     // As many of each family as are promised of both, because that is how many the other filter holds.
-    let denied: Vec<IpAddr> = (0..2 * scale.listed).map(|index| numbers.address(index % 2 == 0)).collect();
+    let denied: Vec<IpAddr> =
+        (0..2 * scale.listed).map(|index| random_address(&mut numbers, index % 2 == 0)).collect();
     let mut prefixes = Vec::new();
     for index in 0..2 * scale.listed / 10 {
-        let ip = numbers.address(index % 2 == 0);
+        let ip = random_address(&mut numbers, index % 2 == 0);
         let bits = if ip.is_ipv4() { MAPPED_BITS + 24 } else { 48 };
         let network = u128::from_be_bytes(address(ip)) >> (128 - bits) << (128 - bits);
         prefixes.push((network.to_be_bytes(), bits));
@@ -141,10 +143,10 @@ fn assert_outcome(kernel: &Kernel, way: &Way<'_>, outcome: Outcome, packets: u32
 
 /// What is measured of packets.
 pub(crate) fn measure(scale: &Scale, xdp_filter: Option<&[u8]>, report: &mut Report) {
-    let mut filled = fill(scale);
+    let filled = fill(scale);
     let verified = filled.kernel.info().verified_instruction_count().unwrap_or(0);
     report.single("verified instructions", "", &[f64::from(verified)], Promise::Exactly(250_000.0));
-    inspected(scale, &mut filled, report);
+    inspected(scale, &filled, report);
     if let Some(object) = xdp_filter {
         let filter = XdpFilter::load(object, &filled.denied);
         assert!(filled.denied.len() <= 2 * CAPACITY);
@@ -187,9 +189,9 @@ fn plain(scale: &Scale, filled: &Filled, filter: &XdpFilter, report: &mut Report
         let mut numbers = Numbers(4);
         // One that passes.
         let hot = Driver::new(filled.kernel.fd(), &[]).expect("a driver");
-        let mut frame = tcp(numbers.address(v4), SERVICE, SYN, &[]);
+        let mut frame = tcp(random_address(&mut numbers, v4), SERVICE, SYN, &[]);
         while hot.run(&frame, 1).expect("a run").0 != PASS {
-            frame = tcp(numbers.address(v4), SERVICE, SYN, &[]);
+            frame = tcp(random_address(&mut numbers, v4), SERVICE, SYN, &[]);
         }
         let random = if v4 { sources_v4() } else { sources_v6() };
         for (name, random) in [("random sources", &random[..]), ("hot", &[])] {
@@ -230,27 +232,22 @@ fn plain(scale: &Scale, filled: &Filled, filter: &XdpFilter, report: &mut Report
 
 /// A request with a token that is inspected, against the same on a port that is not. Neither port has a service, so that
 /// the difference is the inspection and nothing else.
-fn inspected(scale: &Scale, filled: &mut Filled, report: &mut Report) {
+fn inspected(scale: &Scale, filled: &Filled, report: &mut Report) {
     let (request, letters) = request();
     let mut numbers = Numbers(5);
-    let source = numbers.address(true);
+    let source = random_address(&mut numbers, true);
     let on = |port| tcp(source, port, PSH_ACK, &request);
     let (inspected, plain) = (on(INSPECTED), on(PLAIN));
 
     // It is looked into: were its session blacklisted, it would not be as it is. The map has no room for it later.
     let keys = session_keys();
     let listed: Vec<_> = keys.iter().map(|&key| (key, Session { last_day: TODAY, generation: 1 })).collect();
-    let write = |kernel: &Kernel, entries: &[(SessionKey, Session)]| {
-        let keys = entries.iter().map(|(key, _)| *key);
-        agent::kernel::sys::mark_sessions(kernel.map(map::SESSION_BITS), keys).expect("their bits");
-        agent::kernel::sys::write_entries(kernel.map(map::SESSIONS), entries).expect("sessions written");
-    };
-    write(&filled.kernel, &listed);
+    filled.kernel.list(&listed);
     let driver = Driver::new(filled.kernel.fd(), &[]).expect("a driver");
     // There is no connection, so it is not answered.
     assert_outcome(&filled.kernel, &Way { driver, frame: &inspected }, Outcome::PassBusy, 1, FEW);
     filled.kernel.forget(&keys);
-    write(&filled.kernel, &sessions(scale.sessions));
+    filled.kernel.list(&sessions(scale.sessions));
 
     let data_at = inspected.len() - request.len();
     let mut random = sources_v4();

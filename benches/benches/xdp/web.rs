@@ -12,7 +12,7 @@ use crate::kernel::{Kernel, TODAY, risen};
 use aya::programs::xdp::XdpMode;
 use benches::report::{Promise, Report};
 use bytemuck::allocation::zeroed_box;
-use ebpf_abi::{FLAG_RESPOND, FLAG_SESSIONS, Outcome, Reply, Session, Tables, map, set_bit};
+use ebpf_abi::{FLAG_RESPOND, FLAG_SESSIONS, Outcome, Reply, Session, Tables, set_bit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -214,9 +214,7 @@ fn filter(net: &Net) -> Kernel {
         .into_iter()
         .map(|key| (key, Session { last_day: TODAY, generation: 1 }))
         .collect();
-    let keys = listed.iter().map(|(key, _)| *key);
-    agent::kernel::sys::mark_sessions(kernel.map(map::SESSION_BITS), keys).expect("their bits");
-    agent::kernel::sys::write_entries(kernel.map(map::SESSIONS), &listed).expect("sessions written");
+    kernel.list(&listed);
     kernel.configure(FLAG_SESSIONS | FLAG_RESPOND);
     attach(net, &net.server, &net.interface, &mut kernel);
     kernel

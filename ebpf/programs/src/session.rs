@@ -4,25 +4,23 @@ use crate::config::generation_and_today;
 use crate::memory::{fits, load8, load32, load64, opaque, store32, store64};
 use crate::request::{SECOND, STARTS, THIRD};
 use crate::segment::Frame;
+use crate::socket::MMAPABLE;
 use crate::work::{CANDIDATES, Work};
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::{
-    btf_maps::{Array, HashMap},
-    macros::btf_map,
-    programs::XdpContext,
-};
+use aya_ebpf::{Global, btf_maps::Array, macros::btf_map, programs::XdpContext};
 use core::ptr::addr_of_mut;
 use ebpf_abi::{
-    SESSION_BIT_WORDS, SESSION_CAPACITY, SID_CAPACITY, Session, SessionKey, session_block, session_end,
+    SESSION_BIT_WORDS, SESSION_CAPACITY, SID_CAPACITY, SessionBucket, SessionKey, session_block,
+    session_buckets, session_end,
 };
 
 /// See [`ebpf_abi::map::SESSIONS`].
 #[btf_map]
-static SESSIONS: HashMap<SessionKey, Session, { SESSION_CAPACITY as usize }, { BPF_F_NO_PREALLOC as usize }> =
-    HashMap::new();
+static SESSIONS: Array<SessionBucket, { session_buckets(SESSION_CAPACITY) as usize }, MMAPABLE> =
+    Array::new();
 
-/// The agent maps it into its memory.
-const MMAPABLE: usize = 1 << 10;
+/// How many buckets the map was made with. The agent sets it; to the verifier it is a constant.
+#[unsafe(no_mangle)]
+static SESSION_BUCKETS: Global<u32> = Global::new(session_buckets(SESSION_CAPACITY));
 
 /// See [`ebpf_abi::map::SESSION_BITS`].
 #[btf_map]
@@ -40,8 +38,7 @@ const PROOF_GROUPS: u32 = 344;
 /// Bytes before the id in [`Work::sid`], where the start of its first group goes.
 const LEAD: u32 = 8;
 
-/// For each place in a group of four letters and each letter, its part of the group's three bytes (the first one lowest), and
-/// above them [`BAD`] if base64url does not have the letter.
+/// For each place in a group of four and each letter, its part of the three bytes (the first one lowest), or [`BAD`] above.
 static LETTERS: [[u32; 256]; 4] = {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut table = [[0; 256]; 4];
@@ -285,16 +282,23 @@ fn is_blacklisted(work: &mut Work) -> bool {
         key = session_block(key, first, second);
     }
     work.key = session_end(key, u64::from(length));
-    let (word, bit) = work.key.bit();
+    let (word, bit) = SessionKey::bit(work.key.tag());
     let Some(bits) = SESSION_BITS.get_ptr(word) else { return false };
     // SAFETY: aligned and never freed; the agent writes it at any time.
     if unsafe { bits.read_volatile() } >> bit & 1 == 0 {
         return false;
     }
-    // SAFETY: the value is copied at once, and only compared.
-    let Some(&Session { last_day, generation }) = (unsafe { SESSIONS.get(&work.key) }) else { return false };
-    let (current, today) = generation_and_today();
-    last_day >= today && generation <= current
+    let (generation, today) = generation_and_today();
+    let key = work.key;
+    for bucket in key.buckets(SESSION_BUCKETS.load()) {
+        let Some(words) = SESSIONS.get_ptr(bucket) else { return false };
+        // SAFETY: within a whole bucket, aligned and never freed; the agent writes it at any time.
+        let word = |index| unsafe { words.cast::<u64>().add(index).read_volatile() };
+        if key.counts_in(word, generation, today) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether what precedes the payload is letters and nothing else. A slash would be the end of the path's segment.

@@ -13,7 +13,7 @@ use aya::maps::{MapInfo, MapType};
 use ebpf_abi::{
     ABI_VERSION, CELLS, Config, EVENT_BYTES, EXACT_CAPACITY, FLAG_EXACT, FLAG_MONITOR, FLAG_PREFIX,
     FLOW_CAPACITY, Flow, FlowState, LIST_ALLOW, LIST_DENY, LIST_TRUSTED, MAGIC, Outcome, SESSION_CAPACITY,
-    Tables, map,
+    SessionBucket, Tables, map,
 };
 use tests::frames::{ARP, IPV4, IPV6, ethernet, from, ipv4, ipv6};
 use tests::kernel::{Kernel, address, verdict};
@@ -81,7 +81,9 @@ fn maps_are_as_the_abi_says() {
     assert_map(map::CONFIG, MapType::Array, 4, size_of::<Config>(), 1, 0);
     assert_map(map::COUNTERS, MapType::PerCpuArray, 4, 8, outcomes, 0);
     assert_map(map::TABLES, MapType::Array, 4, size_of::<Tables>(), 2, 0);
-    assert_map(map::SESSIONS, MapType::Hash, 16, 8, SESSION_CAPACITY, NO_PREALLOC);
+    let buckets = ebpf_abi::session_buckets(SESSION_CAPACITY);
+    assert_map(map::SESSIONS, MapType::Array, 4, size_of::<SessionBucket>(), buckets, MMAPABLE);
+    assert_map(map::SESSION_BITS, MapType::Array, 4, 8, ebpf_abi::SESSION_BIT_WORDS, MMAPABLE);
     assert_map(map::FLOWS, MapType::LruHash, size_of::<Flow>(), size_of::<FlowState>(), FLOW_CAPACITY, 0);
     assert_map(map::CELLS, MapType::Array, 4, 2 * CELLS as usize, 1, MMAPABLE);
     assert_map(map::IDLE, MapType::Array, 4, 8, CELLS, MMAPABLE);

@@ -1,9 +1,12 @@
 //! Requests of sessions, where no socket of this machine waits for them: what is looked into, and what is found.
 
 use super::*;
+use agent::kernel::sys;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ebpf_abi::{FLAG_RESET, FLAG_RESPOND, FLAG_SESSIONS, SID_CAPACITY, set_bit};
+use ebpf_abi::{
+    FLAG_RESET, FLAG_RESPOND, FLAG_SESSIONS, SESSION_SLOTS, SID_CAPACITY, Session, session_key, set_bit,
+};
 use std::net::SocketAddr;
 use tests::frames::{ACK, FIN, PSH, RST, SERVICE_VLAN, SYN, Segment, URG, VLAN, octets};
 use tests::kernel::{GENERATION, TODAY};
@@ -85,7 +88,7 @@ fn events_name_the_session() {
     assert_outcome(&kernel, &frame(&of_session("GET", SID)), Outcome::MonitorSession);
     let events = kernel.events();
     let [event] = events[..] else { panic!("{events:?}") };
-    assert_eq!(Some(event.session), ebpf_abi::session_key(SID.as_bytes()));
+    assert_eq!(Some(event.session), session_key(SID.as_bytes()));
     assert_eq!((event.source_port, event.destination_port, event.protocol), (50_123, PORT, 6));
     assert_eq!((event.source, event.packets), (octets(ENDS[0].0.parse().expect("an address")), 1));
 }
@@ -365,4 +368,80 @@ fn headers_of_all_lengths() {
     }
     let beyond = with_token("GET", &format!("eyJ{}.{payload}.c2ln", "x".repeat(400)));
     assert_outcome(&kernel, &frame(&beyond), Outcome::Pass);
+}
+
+/// In either bucket and any slot of it, whatever else is there; and only while all that a slot says holds.
+#[test]
+fn a_session_is_found_wherever_it_stands() {
+    let Some(mut kernel) = Kernel::load() else { return };
+    set_bit(&mut kernel.tables(0).session_ports, PORT);
+    kernel.configure(0, FLAG_SESSIONS | FLAG_RESPOND | FLAG_MONITOR);
+    let key = session_key(SID.as_bytes()).expect("a session that the kernel looks for");
+    let frame = frame(&of_session("GET", SID));
+    // Its bit; it stands nowhere.
+    kernel.session(SID, TODAY, GENERATION);
+    kernel.session_map().remove(key);
+    assert_outcome(&kernel, &frame, Outcome::PassInspected);
+    let write = |bucket, words: &SessionBucket| {
+        sys::write_element(kernel.data(map::SESSIONS), bucket, words).expect("a bucket written");
+    };
+    let state = |last_day, generation| key.state(Session { last_day, generation });
+    let counts = state(TODAY, GENERATION);
+    for bucket in key.buckets(ebpf_abi::session_buckets(SESSION_CAPACITY)) {
+        for slot in 0..SESSION_SLOTS {
+            let mut words: SessionBucket = [0; 2 * SESSION_SLOTS];
+            for (state, outcome) in [
+                (counts, Outcome::MonitorSession),
+                (state(TODAY - 1, GENERATION), Outcome::PassInspected),
+                (state(TODAY, GENERATION + 1), Outcome::PassInspected),
+                (counts ^ 1 << 48, Outcome::PassInspected),
+                (counts ^ 1 << 63, Outcome::PassInspected),
+                (0, Outcome::PassInspected),
+                (state(u32::MAX, 0), Outcome::MonitorSession),
+            ] {
+                (words[slot], words[SESSION_SLOTS + slot]) = (key.tag(), state);
+                write(bucket, &words);
+                assert_outcome(&kernel, &frame, outcome);
+                words[slot] ^= 1 << 40;
+                write(bucket, &words);
+                assert_outcome(&kernel, &frame, Outcome::PassInspected);
+            }
+            // Slots before it that have its tag, and are empty or another's.
+            words = [key.tag(); 2 * SESSION_SLOTS];
+            words[SESSION_SLOTS..].fill(0);
+            words[SESSION_SLOTS] = counts ^ 1 << 48;
+            words[SESSION_SLOTS + slot] = counts;
+            write(bucket, &words);
+            assert_outcome(&kernel, &frame, Outcome::MonitorSession);
+            write(bucket, &[0; 2 * SESSION_SLOTS]);
+        }
+    }
+}
+
+/// Sessions find each other's places, beyond capacity even, and the program finds them all.
+#[test]
+fn sessions_are_found_in_a_full_table() {
+    let Some(mut kernel) = watching() else { return };
+    kernel.configure(0, FLAG_SESSIONS | FLAG_RESPOND | FLAG_MONITOR);
+    let mut table = kernel.session_map();
+    let sid = |number: u32| format!("viewer-{number}");
+    let count = SESSION_CAPACITY + SESSION_CAPACITY / 6;
+    let session = Session { last_day: TODAY, generation: GENERATION };
+    for number in 0..count {
+        let key = session_key(sid(number).as_bytes()).expect("a session that the kernel looks for");
+        table.set(key, session).expect("room");
+    }
+    assert_eq!(table.iter().count(), count as usize + 1);
+    for number in (0..count).step_by(997) {
+        assert_outcome(&kernel, &frame(&of_session("GET", &sid(number))), Outcome::MonitorSession);
+        assert_outcome(&kernel, &frame(&of_session("GET", &sid(count + number))), Outcome::PassInspected);
+    }
+    // Then there is no more room, and that is an error.
+    let full = (count..2 * count).find_map(|number| {
+        let key = session_key(sid(number).as_bytes()).expect("a session that the kernel looks for");
+        table.set(key, session).err()
+    });
+    let error = full.expect("a table that is full").to_string();
+    assert!(error.contains("SESSIONS") && error.contains("1000000"), "{error}");
+    assert_outcome(&kernel, &frame(&of_session("GET", SID)), Outcome::MonitorSession);
 }
