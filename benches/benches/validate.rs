@@ -1,106 +1,156 @@
-//! One decision of the validator, beside what an operator would otherwise have: the bare HMAC over the same bytes, and
-//! `jsonwebtoken` with `regex` doing the same checks. Every bench asserts its result before it is timed.
+//! One decision of the validator in every kind: allowed, each reason to refuse, both schemes, sizes of tokens, numbers of rules
+//! and of patterns. Every bench asserts its result before it is timed. `--bench ratios` holds the main ones against their
+//! promises.
 #![expect(clippy::expect_used, reason = "a bench; criterion generates its main")]
 
-use benches::{KEY, NOW, PATH, PATTERN, policy, request, target, token};
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use benches::{
+    KEY, NOW, Others, PATH, PATTERN, policy, policy_of, request, route, secure_policy, secure_target, target,
+    token, token_of, token_with,
+};
+use criterion::{
+    BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+    measurement::WallTime,
+};
 use hmac::{Hmac, KeyInit, Mac};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use regex::Regex;
-use serde::Deserialize;
 use sha2::Sha256;
 use std::hint::black_box;
-use std::net::IpAddr;
-use validator_core::{NoGeo, Policy, Reason, Scratch, decide};
+use std::sync::Arc;
+use validator_core::net::NetSet;
+use validator_core::{Algorithm, Day, NoGeo, Policy, Prefilter, Reason, Scratch, decide};
 
-#[derive(Deserialize)]
-struct Claims {
-    iat: u64,
-    exp: u64,
-    cid: String,
-    stt: String,
-    cip: Option<IpAddr>,
-    sid: Option<String>,
-}
-
-fn validate(c: &mut Criterion) {
-    let policy = policy();
-    let mut scratch = Scratch::new();
-    scratch.reserve(&policy);
-    let good = target();
+fn baselines(c: &mut Criterion) {
+    let mut group = c.benchmark_group("baseline");
     let token = token();
-
-    let mut group = c.benchmark_group("validate");
     let signed = &token.as_bytes()[..token.rfind('.').expect("three segments")];
     let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&KEY).expect("any size");
-    group.bench_function("baseline: bare HMAC-SHA256", |b| {
+    group.bench_function("bare HMAC-SHA256", |b| {
         b.iter(|| mac.clone().chain_update(black_box(signed)).finalize().into_bytes());
     });
+    let others = Others::new();
+    assert!(others.accept(&token), "the other libraries accept the token");
+    group.bench_function("jsonwebtoken and regex", |b| b.iter(|| others.accept(black_box(&token))));
+}
 
-    let key = DecodingKey::from_secret(&KEY);
-    let pattern = Regex::new(&format!(r"\A(?:{PATTERN})\z")).expect("a valid pattern");
-    let mut validation = Validation::new(Algorithm::HS256);
-    validation.validate_exp = false;
-    let others = || other_libraries(&token, PATH, &key, &validation, &pattern);
-    assert!(others(), "the other libraries accept the token");
-    group.bench_function("baseline: jsonwebtoken and regex", |b| b.iter(others));
-
-    assert_eq!(verdict(&policy, &good, &mut scratch), None);
-    group.bench_function("allow", |b| b.iter(|| verdict(&policy, black_box(&good), &mut scratch)));
-
-    let mut forged = good.clone().into_bytes();
-    let last = token.len();
-    forged[last - 5] ^= 1;
-    let forged = String::from_utf8(forged).expect("ASCII");
-    let malformed = good.replacen('.', "!", 1);
-    let half = format!("/{}{PATH}", &token[..token.len() / 2]);
-    for (name, target, reason) in [
-        ("deny: no token", PATH.to_owned(), Reason::TokenMissing),
-        ("deny: foreign byte", malformed, Reason::TokenMalformed),
-        ("deny: half a token", half, Reason::TokenMalformed),
-        ("deny: no route", format!("/{token}/other"), Reason::NoRoute),
-        ("deny: changed signature", forged, Reason::SignatureInvalid),
-        ("deny: other path", good.replace("/DASH/", "/HLS/"), Reason::PathMismatch),
-    ] {
-        assert_eq!(verdict(&policy, &target, &mut scratch), Some(reason), "{name}");
-        group.bench_function(name, |b| b.iter(|| verdict(&policy, black_box(&target), &mut scratch)));
-    }
-    group.bench_function("allow, scratch made anew", |b| {
+fn allowed(c: &mut Criterion) {
+    let mut group = c.benchmark_group("allow");
+    bench(&mut group, "usual token", &policy(), &target(), None);
+    let policy = policy();
+    group.bench_function("scratch made anew", |b| {
         let fresh = || {
             let mut scratch = Scratch::new();
             scratch.reserve(&policy);
             scratch
         };
-        b.iter_batched_ref(fresh, |s| verdict(&policy, &good, s), BatchSize::SmallInput);
+        let target = target();
+        b.iter_batched_ref(fresh, |scratch| verdict(&policy, &target, scratch), BatchSize::SmallInput);
     });
+    for (name, algorithm) in [("md5", Algorithm::Md5), ("hmac-sha256", Algorithm::HmacSha256)] {
+        let (policy, target) = (secure_policy(algorithm), secure_target(algorithm));
+        bench(&mut group, &format!("Secure Token, {name}"), &policy, &target, None);
+    }
+}
+
+/// Each reason that a request can be refused for without a database.
+fn refused(c: &mut Criterion) {
+    let mut group = c.benchmark_group("deny");
+    let usual = policy();
+    let (good, token) = (target(), token());
+    let with = |claims: &str| format!("/{}{PATH}", token_with(claims));
+    let claims = |iat: u64, exp: u64, rest: &str| {
+        with(&format!(r#"{{"iat":{iat},"exp":{exp},"cid":"NationalGeographic","stt":"DASH"{rest}}}"#))
+    };
+    let mut forged = good.clone().into_bytes();
+    forged[token.len() - 5] ^= 1;
+    let forged = String::from_utf8(forged).expect("ASCII");
+    // The header of an unsigned token, and of one by another key.
+    let header =
+        |letters: &str| format!("/{letters}.{}{PATH}", token.split_once('.').expect("three segments").1);
+    let client = NetSet::new(["192.0.2.0/24".parse().expect("a network")]);
+    let listed =
+        Policy { prefilter: Arc::new(Prefilter { deny: client, ..Prefilter::default() }), ..usual.clone() };
+    let mut blacklist = usual.clone();
+    blacklist.sessions.add(Day::of(NOW), "s1");
+
+    for (name, policy, target, reason) in [
+        ("address", &listed, good.clone(), Reason::IpDenied),
+        ("ambiguous target", &usual, format!("/{token}/Content/../x"), Reason::UriAmbiguous),
+        ("no route", &usual, format!("/{token}/other"), Reason::NoRoute),
+        ("no token", &usual, PATH.to_owned(), Reason::TokenMissing),
+        ("foreign byte", &usual, good.replacen('.', "!", 1), Reason::TokenMalformed),
+        ("half a token", &usual, format!("/{}{PATH}", &token[..token.len() / 2]), Reason::TokenMalformed),
+        // {"alg":"none"} and {"alg":"HS256","kid":"other"}
+        ("algorithm", &usual, header("eyJhbGciOiJub25lIn0"), Reason::AlgorithmNotAllowed),
+        ("unknown key", &usual, header("eyJhbGciOiJIUzI1NiIsImtpZCI6Im90aGVyIn0"), Reason::KeyUnknown),
+        ("changed signature", &usual, forged, Reason::SignatureInvalid),
+        ("claim missing", &usual, with(r#"{"iat":1713789349,"exp":1713794749}"#), Reason::ClaimMissing),
+        ("claim invalid", &usual, claims(NOW, NOW + 60, r#","cip":7"#), Reason::ClaimInvalid),
+        ("not yet valid", &usual, claims(NOW + 60, NOW + 120, ""), Reason::NotYetValid),
+        ("expired", &usual, claims(NOW - 120, NOW - 60, ""), Reason::Expired),
+        ("lifetime", &usual, claims(NOW, NOW + 86_401, ""), Reason::LifetimeExceeded),
+        ("blacklisted", &blacklist, claims(NOW, NOW + 60, r#","sid":"s1""#), Reason::SessionBlacklisted),
+        ("other path", &usual, good.replace("/DASH/", "/HLS/"), Reason::PathMismatch),
+        ("other address", &usual, claims(NOW, NOW + 60, r#","cip":"192.0.2.2""#), Reason::IpMismatch),
+        ("no database", &usual, claims(NOW, NOW + 60, r#","geo":["FR"]"#), Reason::GeoBlocked),
+    ] {
+        bench(&mut group, name, policy, &target, Some(reason));
+    }
+}
+
+fn sizes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("token size");
+    for size in [305, 512, 1024, 2048, 4096] {
+        let token = token_of(size);
+        group.throughput(Throughput::Bytes(token.len() as u64));
+        let target = format!("/{token}{PATH}");
+        bench_with(&mut group, BenchmarkId::from_parameter(token.len()), &policy(), &target, None);
+    }
+}
+
+/// The route that decides is the last one, and so is the pattern that fits.
+fn rules(c: &mut Criterion) {
+    let mut group = c.benchmark_group("rules");
+    for count in [1, 10, 50] {
+        let mut routes: Vec<_> =
+            (1..count).map(|n| route("other", &format!("/Content/Other/{n}/"), &[PATTERN])).collect();
+        routes.push(route("live", "/Content/Channel/", &[PATTERN]));
+        bench_with(&mut group, BenchmarkId::from_parameter(count), &policy_of(routes), &target(), None);
+    }
     group.finish();
+    let mut group = c.benchmark_group("patterns");
+    for count in [1, 5, 20] {
+        let texts: Vec<String> = (1..count).map(|n| format!("/Content/Other{n}/(?<cid>[^/]+)/.*")).collect();
+        let patterns: Vec<&str> = texts.iter().map(String::as_str).chain([PATTERN]).collect();
+        let policy = policy_of(vec![route("live", "/Content/", &patterns)]);
+        bench_with(&mut group, BenchmarkId::from_parameter(count), &policy, &target(), None);
+    }
+}
+
+fn bench(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    policy: &Policy,
+    target: &str,
+    reason: Option<Reason>,
+) {
+    bench_with(group, BenchmarkId::from_parameter(name), policy, target, reason);
+}
+
+fn bench_with(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    policy: &Policy,
+    target: &str,
+    reason: Option<Reason>,
+) {
+    let mut scratch = Scratch::new();
+    scratch.reserve(policy);
+    assert_eq!(verdict(policy, target, &mut scratch), reason, "{target}");
+    group.bench_function(id, |b| b.iter(|| verdict(policy, black_box(target), &mut scratch)));
 }
 
 fn verdict(policy: &Policy, target: &str, scratch: &mut Scratch) -> Option<Reason> {
     decide(policy, &request(target), &NoGeo, NOW, scratch, &mut ()).verdict.reason()
 }
 
-/// The checks of [`policy`] as one would write them with common libraries.
-fn other_libraries(
-    token: &str,
-    path: &str,
-    key: &DecodingKey,
-    validation: &Validation,
-    pattern: &Regex,
-) -> bool {
-    let client: IpAddr = [192, 0, 2, 1].into();
-    let Ok(data) = jsonwebtoken::decode::<Claims>(token, key, validation) else { return false };
-    let claims = data.claims;
-    let Some(groups) = pattern.captures(path) else { return false };
-    data.header.kid.as_deref() == Some("orange-key-1")
-        && claims.iat <= NOW
-        && claims.exp > NOW
-        && claims.exp - claims.iat <= 86_400
-        && claims.sid.as_deref() != Some("session123")
-        && claims.cip.is_none_or(|cip| cip == client)
-        && groups["cid"] == claims.cid
-        && groups["stt"].eq_ignore_ascii_case(&claims.stt)
-}
-
-criterion_group!(benches, validate);
+criterion_group!(benches, baselines, allowed, refused, sizes, rules);
 criterion_main!(benches);

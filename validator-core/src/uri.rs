@@ -262,29 +262,26 @@ fn is_plain(path: &[u8]) -> bool {
     // compiler makes vectors of them.
     const TOGETHER: usize = 16;
     let Some(last) = path.len().checked_sub(TOGETHER + 1) else { return false };
-    let mut notable = 0;
+    let mut notable = [false; TOGETHER];
     let mut at = 0;
     loop {
         let Some(window) = path[at..].first_chunk::<{ TOGETHER + 1 }>() else { return false };
-        let mut found = [0; TOGETHER];
-        for (index, found) in found.iter_mut().enumerate() {
+        for (index, notable) in notable.iter_mut().enumerate() {
             let (byte, next) = (window[index], window[index + 1]);
-            *found = u8::from(byte <= b' ')
-                | u8::from(byte >= 0x7f)
-                | u8::from(byte == b'#')
-                | u8::from(byte == b'%')
-                | u8::from(byte == b'\\')
+            *notable |= (byte.wrapping_sub(b'!') > b'~' - b'!')
+                | (byte == b'#')
+                | (byte == b'%')
+                | (byte == b'\\')
                 // `/` or `.`
-                | (u8::from(byte == b'/') & u8::from(next | 1 == b'/'));
+                | ((byte == b'/') & (next | 1 == b'/'));
         }
-        notable |= u128::from_le_bytes(found);
         if at == last {
             break;
         }
         at = last.min(at + TOGETHER);
     }
     // The last byte was only ever a next one.
-    notable == 0
+    !notable.contains(&true)
         && path.last().is_some_and(|&byte| byte == b'/' || (byte < 0x7f && !NOTABLE[usize::from(byte)]))
 }
 
