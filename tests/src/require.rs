@@ -19,6 +19,7 @@ const TOOLS: &[(&str, &[Probe])] = &[
     ("ffprobe", &[("ffprobe", &["-version"])]),
     ("curl", &[("curl", &["--version"])]),
     ("nats-server", &[("nats-server", &["--version"]), ("/usr/sbin/nats-server", &["--version"])]),
+    ("valgrind", &[("valgrind", &["--version"])]),
     ("openssl", &[("openssl", &["version"])]),
     (
         "python-jwt",

@@ -512,7 +512,9 @@ impl<'a> JwtChecker<'_, 'a> {
         }
 
         let unverified = Unverified::parse(token, &policy.keys, now, scratch).map_err(|malformed| {
-            trace.note("token", format_args!("{}", malformed.text()));
+            if T::ENABLED {
+                trace.note("token", format_args!("{}", malformed.text(token)));
+            }
             Reason::TokenMalformed
         })?;
         let is_segment = facts.token.is_some_and(|segment| core::ptr::eq(segment, token));

@@ -46,8 +46,16 @@ pub(crate) enum Malformed {
 }
 
 impl Malformed {
-    /// What to tell an operator.
-    pub(crate) const fn text(self) -> &'static str {
+    /// What to tell an operator of a token that was found so.
+    pub(crate) fn text(self, token: &[u8]) -> &'static str {
+        // Taken apart at its first and its last dot, one with more dots does not decode.
+        if self == Self::Base64 && token.iter().filter(|&&b| b == b'.').count() != 2 {
+            return Self::Segments.name();
+        }
+        self.name()
+    }
+
+    const fn name(self) -> &'static str {
         match self {
             Self::Length => "the token is over 8 KiB",
             Self::Segments => "the token has not three segments",
@@ -108,9 +116,6 @@ impl<'a> Unverified<'a> {
         if token.len() > MAX_TOKEN {
             return Err(Malformed::Length);
         }
-        let dots = |malformed| {
-            if token.iter().filter(|&&b| b == b'.').count() == 2 { malformed } else { Malformed::Segments }
-        };
         let TokenScratch { headers, header: header_tape, payload: payload_tape, signature } = scratch;
         let known = headers.find(token);
         let header_len = match known {
@@ -123,15 +128,15 @@ impl<'a> Unverified<'a> {
         let (payload, given) = (&behind[..payload_len], &behind[payload_len + 1..]);
         let header = match known {
             Some(index) => Header { is_hs256: true, kid: Some(&headers.get(index).kid), new: None },
-            None => Header::read(&token[..header_len], header_tape, headers).map_err(dots)?,
+            None => Header::read(&token[..header_len], header_tape, headers)?,
         };
         let slot = header.kid.filter(|_| known.is_some()).and_then(|kid| keys.effective_at(kid, now, now));
         let mut begun = slot.map(|slot| Mac::new(&slot.key, &token[..signed]));
         let mut hash = || begun.iter_mut().for_each(Mac::step);
 
         hash();
-        let size = decode(given, signature).map_err(dots)?;
-        let payload = Payload(read_object(payload, payload_tape, hash).map_err(dots)?);
+        let size = decode(given, signature)?;
+        let payload = Payload(read_object(payload, payload_tape, hash)?);
         Ok(Self { token, signed, signature: &signature[..size], header, payload, begun })
     }
 
