@@ -61,7 +61,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if cfg!(debug_assertions) {
-        println!("instructions: not counted without optimisation; cargo bench -p benches --bench instructions");
+        println!(
+            "instructions: not counted without optimisation; cargo bench -p benches --bench instructions"
+        );
         cases().iter().for_each(run);
         return ExitCode::SUCCESS;
     }
@@ -137,7 +139,8 @@ fn counted(valgrind: &Path) -> BTreeMap<String, u64> {
     let total = |number: usize| {
         let dump = PathBuf::from(format!("{}.{}", out.display(), number + 1));
         let text = fs::read_to_string(dump).expect("a dump for each kind of decision");
-        let line = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
         line.and_then(|total| total.trim().parse::<u64>().ok()).expect("a dump with a total")
     };
     cases.iter().enumerate().map(|(number, case)| (case.name.to_owned(), total(number) / DECISIONS)).collect()
