@@ -27,7 +27,7 @@
 //! part in neither.
 //!
 //! Most patterns in use are simpler than that: their groups end at a slash. For these there is a shorter way that
-//! often finds the same groups by comparing text; see [`segments`].
+//! often finds the same groups by comparing text; the module `segments` says when.
 //!
 //! # Assertions
 //!
