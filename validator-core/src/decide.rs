@@ -14,7 +14,7 @@ use crate::reason::Reason;
 use crate::request::{Facts, Occurs, Request, RuleScratch, cookie, header};
 use crate::secure_token::{self, PARAMETERS};
 use crate::token::{self, TokenScratch, Unverified};
-use crate::uri::{self, Split, Target};
+use crate::uri::{self, Spelling, Split, Target};
 use alloc::vec::Vec;
 use core::cell::Cell;
 
@@ -348,7 +348,7 @@ fn admit<'r, 'a, T: Trace>(
         trace.note("target", format_args!("{}", ambiguity.text()));
         Reason::UriAmbiguous
     };
-    let Split { target, token, path, bytes } =
+    let Split { target, token, path, spelling } =
         uri::split(request.target).map_err(|ambiguity| ambiguous(ambiguity, trace))?;
     // Who wants to know how it came to a decision is told of the target first. Others may be told by its token that it is in order.
     if T::ENABLED
@@ -362,14 +362,14 @@ fn admit<'r, 'a, T: Trace>(
     }
     trace.note("path", format_args!("{}", Bytes(path)));
     let RuleScratch { decoded_path, text } = scratch;
-    let decoded_path: &[u8] = if bytes == uri::Bytes::Escaped {
+    let decoded_path: &[u8] = if spelling == Spelling::Escaped {
         decoded_path.clear();
         decoded_path.extend(uri::percent_decoded(path));
         decoded_path
     } else {
         path
     };
-    Ok(Facts { request, target, token, path, bytes, decoded_path, geo, country, text })
+    Ok(Facts { request, target, token, path, spelling, decoded_path, geo, country, text })
 }
 
 #[inline(always)]
@@ -548,8 +548,8 @@ impl<'a> JwtChecker<'_, 'a> {
         }
         self.findings.segment_session_passed = is_segment;
 
-        let has_escapes = facts.bytes == uri::Bytes::Escaped;
-        let is_plain = facts.bytes == uri::Bytes::Plain;
+        let has_escapes = facts.spelling == Spelling::Escaped;
+        let is_plain = facts.spelling == Spelling::Plain;
         let fits = check.patterns.iter().any(|pattern| {
             let fits = pattern.captures_of(facts.path, is_plain, patterns).is_some_and(|groups| {
                 pattern.group_names().iter().enumerate().all(|(index, name)| {

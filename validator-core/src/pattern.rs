@@ -154,7 +154,8 @@ impl PathPattern {
     /// Does not allocate if the scratch was [reserved](PatternScratch::reserve) for this pattern and a path of
     /// this length; otherwise the scratch grows.
     pub fn captures<'s>(&self, path: &[u8], scratch: &'s mut PatternScratch) -> Option<Groups<'s>> {
-        self.captures_of(path, segments::is_plain(path), scratch)
+        let is_plain = path.iter().all(|byte| segments::PLAIN.contains(byte));
+        self.captures_of(path, is_plain, scratch)
     }
 
     /// Likewise for a path of which it is known whether all its bytes are plain, printable ASCII.

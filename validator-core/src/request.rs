@@ -3,7 +3,7 @@
 use crate::geo::{Country, Geo};
 use crate::limits::{MAX_TARGET, MAX_TEXT};
 use crate::net::canonical;
-use crate::uri::{Bytes, Target};
+use crate::uri::{Spelling, Target};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::net::IpAddr;
@@ -105,8 +105,8 @@ pub(crate) struct Facts<'r, 'a> {
     /// The path's leading segment, where it has the shape of a token.
     pub(crate) token: Option<&'a [u8]>,
     pub(crate) path: &'a [u8],
-    /// Of what kind the bytes of `path` are.
-    pub(crate) bytes: Bytes,
+    /// How `path` is spelled.
+    pub(crate) spelling: Spelling,
     /// The path with percent escapes decoded. Origins decode it, so rules must, or `/%61dmin` would slip past `/admin`.
     pub(crate) decoded_path: &'a [u8],
     pub(crate) geo: &'a dyn Geo,

@@ -73,13 +73,13 @@ pub(crate) struct Split<'a> {
     pub(crate) token: Option<&'a [u8]>,
     /// The path behind the token.
     pub(crate) path: &'a [u8],
-    /// Of what kind the bytes of `path` are.
-    pub(crate) bytes: Bytes,
+    /// How `path` is spelled.
+    pub(crate) spelling: Spelling,
 }
 
-/// Of what kind the bytes of a path are.
+/// How a path is spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bytes {
+pub(crate) enum Spelling {
     /// Printable ASCII without percent escapes.
     Plain,
     /// There may be others, but no percent escapes.
@@ -113,12 +113,12 @@ pub(crate) fn split(target: &[u8]) -> Result<Split<'_>, Ambiguity> {
     let segment = path.get(1..segment_end).unwrap_or_default();
     let token = Some(segment).filter(|segment| is_token(segment));
     let behind = if token.is_some() { &path[segment_end..] } else { path };
-    let bytes = check_path(behind)?;
+    let spelling = check_path(behind)?;
     if let Some(query) = query {
         check_query(query)?;
     }
     let target = Target { origin_form, path, query, authority };
-    Ok(Split { target, token, path: behind, bytes })
+    Ok(Split { target, token, path: behind, spelling })
 }
 
 /// Checks the token segment of a target. Neither a dot segment nor a slash can be in it.
@@ -214,22 +214,22 @@ const NOTABLE: [bool; 256] = {
     notable
 };
 
-/// Checks a path, or a part of one that ends with a segment, and tells of what kind its bytes are.
-fn check_path(path: &[u8]) -> Result<Bytes, Ambiguity> {
+/// Checks a path, or a part of one that ends with a segment, and tells how it is spelled.
+fn check_path(path: &[u8]) -> Result<Spelling, Ambiguity> {
     if is_plain(path) {
-        return Ok(Bytes::Plain);
+        return Ok(Spelling::Plain);
     }
-    let mut bytes = Bytes::Unescaped;
+    let mut spelling = Spelling::Unescaped;
     let mut at = 0;
     loop {
         let rest = &path[at..];
         let Some(plain) = rest.iter().position(|&byte| NOTABLE[usize::from(byte)]) else {
-            return Ok(bytes);
+            return Ok(spelling);
         };
         at += plain;
         let (byte, after) = (rest[plain], &rest[plain + 1..]);
         if byte == b'%' {
-            bytes = Bytes::Escaped;
+            spelling = Spelling::Escaped;
         }
         at += match byte {
             b'/' => match after.first() {
