@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a bench whose input is wrong must not run")]
 
 pub mod chart;
+pub mod machine;
 pub mod networks;
 pub mod open_loop;
 mod others;

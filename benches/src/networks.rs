@@ -4,25 +4,7 @@ use agent::demo::geodb::{Place, city_database};
 use ipnet::{IpNet, Ipv4Net};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-
-/// Numbers that look random and are the same in every run (SplitMix64).
-pub struct Numbers(pub u64);
-
-impl Numbers {
-    /// The next one.
-    pub const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below another one.
-    pub fn below(&mut self, end: u32) -> u32 {
-        u32::try_from(self.next() % u64::from(end)).unwrap_or(0)
-    }
-}
+use tests::random::Random;
 
 /// Countries there are.
 pub const COUNTRIES: u32 = 240;
@@ -45,17 +27,22 @@ pub struct Network {
     pub country: [u8; 2],
 }
 
+/// A number of 32 bits below another one.
+pub fn below(random: &mut Random, end: u32) -> u32 {
+    u32::try_from(random.number() % u64::from(end)).unwrap_or(0)
+}
+
 /// Networks that cover all of IPv4, no two neighbours in the same country, so that none can be joined. Of their lengths
 /// the mean is about that of a real database; there are some more of them.
 #[must_use]
 pub fn networks(full: bool) -> Vec<Network> {
-    let mut numbers = Numbers(1);
+    let mut random = Random(1);
     let mut networks = Vec::new();
     let (mut next, mut last) = (0u64, 0);
     while next < 1 << 32 {
-        let wanted = if full { 17 + numbers.below(6) } else { 16 };
+        let wanted = if full { 17 + below(&mut random, 6) } else { 16 };
         let bits = wanted.max(32 - next.trailing_zeros().min(16));
-        last = (last + 1 + numbers.below(COUNTRIES - 1)) % COUNTRIES;
+        last = (last + 1 + below(&mut random, COUNTRIES - 1)) % COUNTRIES;
         networks.push(Network {
             first: u32::try_from(next).unwrap_or(u32::MAX),
             bits: u8::try_from(bits).unwrap_or(32),

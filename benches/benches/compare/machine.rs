@@ -103,13 +103,3 @@ fn scheduled(process: u32) -> u64 {
     };
     threads.flatten().map(time).sum()
 }
-
-/// What the figures are true of.
-pub(crate) fn description() -> String {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or("processor of unknown make", |(_, model)| model.trim());
-    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{cores} cores of {model}, Linux {}", kernel.trim())
-}

@@ -16,6 +16,7 @@ use crate::machine::Cores;
 use crate::measure::{Throughput, check, decisions, open_loop, throughput};
 use crate::subjects::{Programs, Site, Subject};
 use benches::chart::{Axis, Bar, Heading, Series, bars, lines};
+use benches::machine::{description, today};
 use benches::report::{Promise, Report, quartiles};
 use benches::{policy, request, target};
 use serde::Serialize;
@@ -27,9 +28,8 @@ use std::time::{Duration, Instant};
 use subjects::{
     AUTH, GATEWAY, GATEWAY_OPEN, GATEWAY_SECURE, HAPROXY, HAPROXY_OPEN, NGINX, NGINX_AUTH, NGINX_SECURE,
 };
-use tests::contract::now;
 use tests::require::{capability, missing};
-use validator_core::{Day, NoGeo, Scratch, decide};
+use validator_core::{NoGeo, Scratch, decide};
 
 /// How much of everything.
 struct Scale {
@@ -125,12 +125,9 @@ fn main() -> ExitCode {
     cores.stay_with_load();
     machine::open_many_files();
     let site = Site::new(cores, programs);
-    let day = Day::of(now()).to_string();
-    let (year, rest) = day.split_at(4);
-    let (month, day) = rest.split_at(2);
     let mut results = Results {
-        date: format!("{year}-{month}-{day}"),
-        machine: machine::description(),
+        date: today(),
+        machine: description(),
         report,
         connections: Vec::new(),
         connections_p99: Vec::new(),

@@ -1,12 +1,13 @@
 //! Frames of TCP, and what they are judged by.
 
-use benches::networks::{COUNTRIES, Network, Numbers, country};
+use benches::networks::{COUNTRIES, Network, country};
 use bytemuck::allocation::zeroed_box;
 use ebpf_abi::{
     Address, BLOCK_BITS, BLOCKS, Service, SessionKey, Tables, V4_CHUNKS, V6_CHUNKS, country_number,
     listed_bit, session_key, set_bit, set_verdict, verdict,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use tests::random::Random;
 
 /// A port whose requests are searched for sessions.
 pub(crate) const INSPECTED: u16 = 80;
@@ -66,13 +67,13 @@ pub(crate) const fn address(ip: IpAddr) -> Address {
 }
 
 /// An address of the kind that random sources have: anywhere in IPv4, and in IPv6 where the table has ranges.
-pub(crate) fn random_address(numbers: &mut Numbers, v4: bool) -> IpAddr {
-    let number = numbers.next();
+pub(crate) fn random_address(random: &mut Random, v4: bool) -> IpAddr {
+    let number = random.number();
     if v4 {
         IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(number >> 32).unwrap_or(0)))
     } else {
         let high = u128::from(number & 0x000f_ffff_ffff_ffff | 0x2a00_0000_0000_0000);
-        IpAddr::V6(Ipv6Addr::from_bits(high << 64 | u128::from(numbers.next())))
+        IpAddr::V6(Ipv6Addr::from_bits(high << 64 | u128::from(random.number())))
     }
 }
 

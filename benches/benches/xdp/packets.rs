@@ -19,7 +19,7 @@ use crate::frames::{
 };
 use crate::kernel::{Kernel, TODAY, risen};
 use crate::raw::{DROP, Driver, PASS, Random, passing};
-use benches::networks::{Numbers, networks};
+use benches::networks::networks;
 use benches::report::{Promise, Report};
 use ebpf_abi::{
     FLAG_EXACT, FLAG_PREFIX, FLAG_RESPOND, FLAG_SERVICES, FLAG_SESSIONS, MAPPED_BITS, Outcome, Session,
@@ -27,6 +27,7 @@ use ebpf_abi::{
 };
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
+use tests::random;
 
 const FLAGS: u32 = FLAG_EXACT | FLAG_PREFIX | FLAG_SERVICES | FLAG_SESSIONS | FLAG_RESPOND;
 
@@ -100,13 +101,13 @@ fn fill(scale: &Scale) -> Filled {
     let networks = networks(scale.full);
     assert!(!scale.full || networks.len() >= 500_000, "{} networks", networks.len());
     let mut tables = frames::tables(&networks, scale.full);
-    let mut numbers = Numbers(2);
+    let mut random = random::Random(2);
     // As many of each family as are promised of both, because that is how many the other filter holds.
     let denied: Vec<IpAddr> =
-        (0..2 * scale.listed).map(|index| random_address(&mut numbers, index % 2 == 0)).collect();
+        (0..2 * scale.listed).map(|index| random_address(&mut random, index % 2 == 0)).collect();
     let mut prefixes = Vec::new();
     for index in 0..2 * scale.listed / 10 {
-        let ip = random_address(&mut numbers, index % 2 == 0);
+        let ip = random_address(&mut random, index % 2 == 0);
         let bits = if ip.is_ipv4() { MAPPED_BITS + 24 } else { 48 };
         let network = u128::from_be_bytes(address(ip)) >> (128 - bits) << (128 - bits);
         prefixes.push((network.to_be_bytes(), bits));
@@ -122,9 +123,9 @@ fn fill(scale: &Scale) -> Filled {
 
 /// Sessions that nobody has.
 pub(crate) fn sessions(count: usize) -> Vec<(SessionKey, Session)> {
-    let mut numbers = Numbers(3);
+    let mut random = random::Random(3);
     let session = Session { last_day: TODAY, generation: 1 };
-    (0..count).map(|_| (SessionKey([numbers.next(), numbers.next()]), session)).collect()
+    (0..count).map(|_| (SessionKey([random.number(), random.number()]), session)).collect()
 }
 
 /// Runs a way on many packets and sees how many had an outcome that they were to have.
@@ -186,12 +187,12 @@ fn parts(scale: &Scale, kernel: &Kernel, frame: &[u8], random: &[Random], report
 fn plain(scale: &Scale, filled: &Filled, filter: &XdpFilter, report: &mut Report) {
     let nothing = passing().expect("a program");
     for v4 in [true, false] {
-        let mut numbers = Numbers(4);
+        let mut random = random::Random(4);
         // One that passes.
         let hot = Driver::new(filled.kernel.fd(), &[]).expect("a driver");
-        let mut frame = tcp(random_address(&mut numbers, v4), SERVICE, SYN, &[]);
+        let mut frame = tcp(random_address(&mut random, v4), SERVICE, SYN, &[]);
         while hot.run(&frame, 1).expect("a run").0 != PASS {
-            frame = tcp(random_address(&mut numbers, v4), SERVICE, SYN, &[]);
+            frame = tcp(random_address(&mut random, v4), SERVICE, SYN, &[]);
         }
         let random = if v4 { sources_v4() } else { sources_v6() };
         for (name, random) in [("random sources", &random[..]), ("hot", &[])] {
@@ -234,8 +235,8 @@ fn plain(scale: &Scale, filled: &Filled, filter: &XdpFilter, report: &mut Report
 /// the difference is the inspection and nothing else.
 fn inspected(scale: &Scale, filled: &Filled, report: &mut Report) {
     let (request, letters) = request();
-    let mut numbers = Numbers(5);
-    let source = random_address(&mut numbers, true);
+    let mut random = random::Random(5);
+    let source = random_address(&mut random, true);
     let on = |port| tcp(source, port, PSH_ACK, &request);
     let (inspected, plain) = (on(INSPECTED), on(PLAIN));
 
