@@ -1,4 +1,4 @@
-//! What a decision costs as there is more of everything: rules, patterns, blacklisted sessions. Connections and cores are
+//! What a decision costs as there is more of everything: rules, patterns, blacklisted sessions, denied networks. Connections and cores are
 //! `benches/compare`'s.
 //!
 //! `cargo bench -p benches --bench scale` writes a chart for each to `target/scale/`. With `--test` little is done, once, and only
@@ -6,13 +6,18 @@
 #![expect(clippy::expect_used, reason = "a bench whose input is wrong must not run")]
 
 use benches::chart::{Axis, Heading, Series, lines};
-use benches::report::{Promise, Report};
+use benches::machine::{description, today};
+use benches::report::{Promise, Report, quartiles};
 use benches::{NOW, PATTERN, policy, policy_of, request, route, target};
+use ipnet::IpNet;
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
-use validator_core::{Day, NoGeo, Policy, Scratch, decide};
+use validator_core::net::NetSet;
+use validator_core::{Day, NoGeo, Policy, Prefilter, Scratch, decide};
 
 /// What there is more and more of.
 struct Growth {
@@ -24,7 +29,7 @@ struct Growth {
     promise: Promise,
 }
 
-const ALL: [Growth; 3] = [
+const ALL: [Growth; 4] = [
     Growth {
         name: "rules that share a start",
         policy: of_rules,
@@ -44,6 +49,12 @@ const ALL: [Growth; 3] = [
         counts: &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000],
         promise: Promise::RatioAtMost(1.5),
     },
+    Growth {
+        name: "denied networks",
+        policy: of_networks,
+        counts: &[1, 10, 100, 1_000, 10_000, 100_000],
+        promise: Promise::RatioAtMost(1.5),
+    },
 ];
 
 fn main() -> ExitCode {
@@ -53,6 +64,7 @@ fn main() -> ExitCode {
     let folder = target.join("scale");
     std::fs::create_dir_all(&folder).expect("a folder for charts");
 
+    let subtitle = format!("{}, {}", today(), description());
     let mut report = Report::default();
     for growth in ALL {
         let most = if full { growth.counts.len() } else { 3 };
@@ -65,10 +77,7 @@ fn main() -> ExitCode {
         let points: Vec<(f64, f64)> =
             counts.iter().map(|count| *count as f64).zip(times.iter().map(|t| median(t))).collect();
         let chart = lines(
-            Heading {
-                title: &format!("A decision with more {}", growth.name),
-                subtitle: "median of the rounds",
-            },
+            Heading { title: &format!("A decision with more {}", growth.name), subtitle: &subtitle },
             Axis { label: growth.name, logarithmic: true },
             Axis { label: "ns", logarithmic: false },
             &[Series { name: "decision: allow".to_owned(), points }],
@@ -126,6 +135,18 @@ fn of_sessions(count: usize) -> Policy {
     policy
 }
 
+/// Networks of one address each, none of which can be joined with another, around that of the client.
+fn of_networks(count: usize) -> Policy {
+    let network = |number: usize| {
+        let distance = u32::try_from(number).unwrap_or(u32::MAX / 4) * 2 + 2;
+        let client = u32::from(Ipv4Addr::new(192, 0, 2, 1));
+        let address = if number.is_multiple_of(2) { client - distance } else { client + distance };
+        IpNet::from(IpAddr::from(Ipv4Addr::from(address)))
+    };
+    let deny = NetSet::new((0..count).map(network));
+    Policy { prefilter: Arc::new(Prefilter { deny, ..Prefilter::default() }), ..policy() }
+}
+
 fn median(values: &[f64]) -> f64 {
-    benches::report::quartiles(values)[1]
+    quartiles(values)[1]
 }

@@ -13,10 +13,13 @@ use criterion::{
 };
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::sync::Arc;
 use validator_core::net::NetSet;
-use validator_core::{Algorithm, Day, NoGeo, Policy, Prefilter, Reason, Scratch, decide};
+use validator_core::{
+    Algorithm, Check, Countries, Day, NoGeo, Policy, Prefilter, Reason, Route, Scratch, Service, decide,
+};
 
 fn baselines(c: &mut Criterion) {
     let mut group = c.benchmark_group("baseline");
@@ -50,7 +53,7 @@ fn allowed(c: &mut Criterion) {
     }
 }
 
-/// Each reason that a request can be refused for without a database.
+/// Each reason that a request can be refused for.
 fn refused(c: &mut Criterion) {
     let mut group = c.benchmark_group("deny");
     let usual = policy();
@@ -70,9 +73,24 @@ fn refused(c: &mut Criterion) {
         Policy { prefilter: Arc::new(Prefilter { deny: client, ..Prefilter::default() }), ..usual.clone() };
     let mut blacklist = usual.clone();
     blacklist.sessions.add(Day::of(NOW), "s1");
+    // Without a database every country is unknown, and an unknown one is not on the list.
+    let service = Service {
+        addresses: NetSet::new(["0.0.0.0/0".parse().expect("a network")]),
+        ports: Vec::new(),
+        countries: Countries::Only(Vec::new()),
+        windows: Vec::new(),
+    };
+    let countries = Policy {
+        prefilter: Arc::new(Prefilter { services: vec![service], ..Prefilter::default() }),
+        ..usual.clone()
+    };
+    let closed = policy_of(vec![Route { check: Check::Deny, ..route("closed", "/Content/", &[]) }]);
+    let mut benched = BTreeSet::new();
 
     for (name, policy, target, reason) in [
         ("address", &listed, good.clone(), Reason::IpDenied),
+        ("country", &countries, good.clone(), Reason::CountryDenied),
+        ("rule", &closed, good.clone(), Reason::RuleDenied),
         ("ambiguous target", &usual, format!("/{token}/Content/../x"), Reason::UriAmbiguous),
         ("no route", &usual, format!("/{token}/other"), Reason::NoRoute),
         ("no token", &usual, PATH.to_owned(), Reason::TokenMissing),
@@ -90,10 +108,18 @@ fn refused(c: &mut Criterion) {
         ("blacklisted", &blacklist, claims(NOW, NOW + 60, r#","sid":"s1""#), Reason::SessionBlacklisted),
         ("other path", &usual, good.replace("/DASH/", "/HLS/"), Reason::PathMismatch),
         ("other address", &usual, claims(NOW, NOW + 60, r#","cip":"192.0.2.2""#), Reason::IpMismatch),
-        ("no database", &usual, claims(NOW, NOW + 60, r#","geo":["FR"]"#), Reason::GeoBlocked),
+        ("unknown country", &usual, claims(NOW, NOW + 60, r#","geo":["FR"]"#), Reason::GeoBlocked),
+        ("unknown city", &usual, claims(NOW, NOW + 60, r#","local":"Paris""#), Reason::LocalityMismatch),
+        ("unknown network", &usual, claims(NOW, NOW + 60, r#","asn":3215"#), Reason::AsnMismatch),
     ] {
         bench(&mut group, name, policy, &target, Some(reason));
+        benched.insert(reason.name());
     }
+    assert_eq!(
+        benched,
+        Reason::ALL.iter().map(|reason| reason.name()).collect(),
+        "each reason has its bench"
+    );
 }
 
 fn sizes(c: &mut Criterion) {
