@@ -2,8 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use sha2::{Digest as _, Sha256};
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use tests::binary::{Edgegate, Home, free_address};
 use tests::conn::Conn;
 use tests::contract::{BLACKLISTED, Config, SEGMENT, claims, get, now, secure_token, token, token_of};
@@ -24,6 +25,71 @@ fn gate(origin: &Origin, change: impl FnOnce(&mut Config)) -> Edgegate {
 /// Bytes that differ from place to place, so that a lost or doubled piece shows.
 fn piece(index: usize) -> Vec<u8> {
     (0..MIB).map(|i| u8::try_from((i * 31 + index * 7 + i / 251) % 256).unwrap()).collect()
+}
+
+/// An origin that answers as soon as it has a head, whatever is still to come. Gives what each of its connections has seen.
+fn hasty_origin(answer: fn(target: &str) -> String) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, seen) = (stream.unwrap(), Arc::clone(&shared));
+            let index = {
+                let mut seen = seen.lock().unwrap();
+                seen.push(String::new());
+                seen.len() - 1
+            };
+            std::thread::spawn(move || {
+                let mut piece = [0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut piece) {
+                    let text = String::from_utf8_lossy(&piece[..length]).into_owned();
+                    let target = text.split(' ').nth(1).unwrap_or_default();
+                    if text.contains("\r\n\r\n") && stream.write_all(answer(target).as_bytes()).is_err() {
+                        return;
+                    }
+                    seen.lock().unwrap()[index].push_str(&text);
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// What is left of an upload whose answer came early is no place for another client's request, and what an origin says
+/// unasked is nobody's answer.
+#[test]
+fn an_answer_before_the_end_of_an_upload() {
+    let (origin, seen) = hasty_origin(|target| {
+        let extra = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON";
+        match target {
+            "/open/early" => "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n".into(),
+            "/open/twice" => format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\ntwice{extra}"),
+            _ => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}", target.len()),
+        }
+    });
+    let gate = Edgegate::run(&Config::new(&format!("http://{origin}")).text());
+    for (target, status) in [("/open/early", 413), ("/open/twice", 200)] {
+        let mut uploader = Conn::open(gate.gateway());
+        uploader.send(format!("POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n0123456789"));
+        assert_eq!(uploader.reply().status, status);
+        // Still the body, whatever it looks like. Whether it is taken is the gate's business.
+        let _taken = uploader.try_send(b"GET /open/smuggled HTTP/1.1\r\nHost: h");
+        for number in 0..8 {
+            let asked = format!("/open/{number}");
+            let reply = Conn::open(gate.gateway()).send(get(&asked)).reply();
+            assert_eq!((reply.status, &reply.body[..]), (200, asked.as_bytes()), "{target}");
+        }
+    }
+    let seen = seen.lock().unwrap();
+    // On whatever connection an upload went, it was the last that went there.
+    let uploads: Vec<_> = seen.iter().filter_map(|text| text.split_once("POST ")).collect();
+    assert_eq!(uploads.len(), 2, "{seen:?}");
+    for (_, text) in uploads {
+        let asked = |number| text.contains(&format!("GET /open/{number}"));
+        assert!(!(0..8).any(asked) && !text.contains("POST "), "{text}");
+    }
 }
 
 fn digest_of_large() -> String {
