@@ -6,15 +6,14 @@
 //! with the SHA-256 that does without special instructions, since valgrind knows none.
 #![expect(clippy::expect_used, reason = "a bench whose input is wrong must not run")]
 
-use benches::{NOW, PATH, policy, request, secure_policy, secure_target, target, token};
+use benches::{KEY, NOW, PATH, policy, request, secure_policy, secure_target, target, token};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use tests::require::capability;
-use validator_core::{Algorithm, NoGeo, Policy, Reason, Scratch, decide};
+use validator_core::{Algorithm, Key, NoGeo, Policy, Reason, Scratch, decide};
 
 /// Said to the program itself when it is to be counted.
 const COUNTED: &str = "--counted";
@@ -25,59 +24,79 @@ const DECISIONS: u64 = 100;
 /// Parts of a count that it may be off by.
 const TOLERANCE: f64 = 0.03;
 
-/// A kind of decision.
-struct Case {
-    name: &'static str,
-    policy: Policy,
-    target: String,
-    reason: Option<Reason>,
-}
+/// What is counted, by its name.
+type Case = (&'static str, Box<dyn FnMut()>);
 
 /// No hash is computed for those without a good key, so that a change of anything else shows in them.
 fn cases() -> Vec<Case> {
-    let (usual, good, token) = (policy(), target(), token());
-    let case = |name, target: String, reason| Case { name, policy: usual.clone(), target, reason };
+    let (good, token) = (target(), token());
+    let (signed, _) = token.rsplit_once('.').expect("three segments");
+    let (_, rest) = token.split_once('.').expect("three segments");
     // {"alg":"HS256","kid":"other"}
-    let rest = token.split_once('.').expect("three segments").1;
     let unknown = format!("/eyJhbGciOiJIUzI1NiIsImtpZCI6Im90aGVyIn0.{rest}{PATH}");
+    let usual = |name, target, reason| (name, decision(policy(), target, reason));
     vec![
-        case("allow", good.clone(), None),
-        case("no-token", PATH.to_owned(), Some(Reason::TokenMissing)),
-        case("foreign-byte", good.replacen('.', "!", 1), Some(Reason::TokenMalformed)),
-        case("unknown-key", unknown, Some(Reason::KeyUnknown)),
-        case("other-path", good.replace("/DASH/", "/HLS/"), Some(Reason::PathMismatch)),
-        Case {
-            name: "secure-token",
-            policy: secure_policy(Algorithm::HmacSha256),
-            target: secure_target(Algorithm::HmacSha256),
-            reason: None,
-        },
+        usual("allow", good.clone(), None),
+        ("hash-of-allow", hash(signed.to_owned())),
+        usual("no-token", PATH.to_owned(), Some(Reason::TokenMissing)),
+        usual("foreign-byte", good.replacen('.', "!", 1), Some(Reason::TokenMalformed)),
+        usual("unknown-key", unknown, Some(Reason::KeyUnknown)),
+        usual("other-path", good.replace("/DASH/", "/HLS/"), Some(Reason::PathMismatch)),
+        (
+            "secure-token",
+            decision(secure_policy(Algorithm::HmacSha256), secure_target(Algorithm::HmacSha256), None),
+        ),
     ]
+}
+
+/// A decision, and what is to come of it.
+fn decision(policy: Policy, target: String, reason: Option<Reason>) -> Box<dyn FnMut()> {
+    let mut scratch = Scratch::new();
+    scratch.reserve(&policy);
+    Box::new(move || {
+        let request = request(black_box(&target));
+        let decision = decide(&policy, &request, &NoGeo, NOW, &mut scratch, &mut ());
+        assert_eq!(decision.verdict.reason(), reason, "{target}");
+    })
+}
+
+/// The MAC that a decision makes.
+fn hash(signed: String) -> Box<dyn FnMut()> {
+    let key = Key::new(&KEY, false).expect("a key of 32 bytes");
+    Box::new(move || {
+        black_box(key.sign(&[black_box(signed.as_bytes())]));
+    })
 }
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == COUNTED) {
-        cases().iter().for_each(run);
+        cases().into_iter().for_each(run);
         return ExitCode::SUCCESS;
     }
     if cfg!(debug_assertions) {
         println!(
             "instructions: not counted without optimisation; cargo bench -p benches --bench instructions"
         );
-        cases().iter().for_each(run);
+        cases().into_iter().for_each(run);
         return ExitCode::SUCCESS;
     }
     let Some(valgrind) = capability("valgrind") else { return ExitCode::SUCCESS };
     let counts = counted(&valgrind);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.toml");
     if std::env::var_os("EDGEGATE_BLESS").is_some() {
-        fs::write(&file, written(&counts)).expect("counts that can be written");
+        let text = toml::to_string(&counts).expect("names and numbers");
+        fs::write(
+            &file,
+            format!("# Instructions, as `cargo bench -p benches --bench instructions` counts them.\n{text}"),
+        )
+        .expect("counts that can be written");
         println!("wrote {}", file.display());
         return ExitCode::SUCCESS;
     }
-    let stored = read(&fs::read_to_string(&file).expect("the stored counts"));
+    let stored = fs::read_to_string(&file).expect("the stored counts");
+    let stored: BTreeMap<String, u64> = toml::from_str(&stored).expect("names and counts");
     let mut off = stored.len() != counts.len();
-    println!("{:<16} {:>12} {:>12}", "decision", "instructions", "stored");
+    println!("{:<16} {:>12} {:>12}", "what", "instructions", "stored");
     for (name, count) in &counts {
         let expected = stored.get(name).copied().unwrap_or_default();
         let ratio = *count as f64 / expected as f64;
@@ -93,32 +112,23 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(case: &Case) {
-    let mut scratch = Scratch::new();
-    scratch.reserve(&case.policy);
-    for _ in 0..3 {
-        assert_eq!(verdict(case, &mut scratch), case.reason, "{}", case.name);
-    }
-    for _ in 0..DECISIONS {
-        counted_decision(case, &mut scratch);
-    }
+fn run((_, case): Case) {
+    let mut case = case;
+    (0..3).for_each(|_| case());
+    (0..DECISIONS).for_each(|_| counted_decision(&mut *case));
     end_of_case();
 }
 
 /// What callgrind counts.
 #[inline(never)]
-fn counted_decision(case: &Case, scratch: &mut Scratch) {
-    black_box(verdict(black_box(case), scratch));
+fn counted_decision(case: &mut dyn FnMut()) {
+    case();
 }
 
 /// Where callgrind writes down what it has counted.
 #[inline(never)]
 fn end_of_case() {
     black_box(());
-}
-
-fn verdict(case: &Case, scratch: &mut Scratch) -> Option<Reason> {
-    decide(&case.policy, &request(&case.target), &NoGeo, NOW, scratch, &mut ()).verdict.reason()
 }
 
 /// Instructions of a decision of each kind.
@@ -135,7 +145,6 @@ fn counted(valgrind: &Path) -> BTreeMap<String, u64> {
         .status()
         .expect("valgrind was there");
     assert!(status.success(), "the decisions are not what they should be");
-    let cases = cases();
     let total = |number: usize| {
         let dump = PathBuf::from(format!("{}.{}", out.display(), number + 1));
         let text = fs::read_to_string(dump).expect("a dump for each kind of decision");
@@ -143,24 +152,9 @@ fn counted(valgrind: &Path) -> BTreeMap<String, u64> {
             text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
         line.and_then(|total| total.trim().parse::<u64>().ok()).expect("a dump with a total")
     };
-    cases.iter().enumerate().map(|(number, case)| (case.name.to_owned(), total(number) / DECISIONS)).collect()
-}
-
-fn written(counts: &BTreeMap<String, u64>) -> String {
-    let mut text = String::from(
-        "# Instructions of a decision, as `cargo bench -p benches --bench instructions` counts them.\n",
-    );
-    for (name, count) in counts {
-        writeln!(text, "{name} = {count}").expect("memory");
-    }
-    text
-}
-
-fn read(text: &str) -> BTreeMap<String, u64> {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let pair = |line: &str| {
-        let (name, count) = line.split_once(" = ")?;
-        Some((name.to_owned(), count.parse().ok()?))
-    };
-    lines.map(|line| pair(line).expect("a name and a count")).collect()
+    cases()
+        .iter()
+        .enumerate()
+        .map(|(number, (name, _))| ((*name).to_owned(), total(number) / DECISIONS))
+        .collect()
 }
