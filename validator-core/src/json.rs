@@ -8,8 +8,10 @@
 //! Every request is read by it, so bytes are looked at eight at a time where there are more than a few of them. Behind the
 //! text there are always zeros, which no JSON text contains: they end every search, and no place needs a look at the length.
 
+use crate::bytes::WINDOW;
 use crate::limits::{MAX_DEPTH, MAX_JSON, MAX_MEMBERS, MAX_NODES};
 use alloc::boxed::Box;
+use wide::u8x16;
 
 /// The text is not JSON, or over a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,7 @@ struct Node {
     /// Value of a number without sign, fraction and exponent, as far as that goes; otherwise [`NO_INTEGER`].
     integer: u64,
     /// Index one past the last descendant.
-    end: usize,
+    end: u16,
     kind: Kind,
 }
 
@@ -52,21 +54,33 @@ const NO_INTEGER: u64 = u64::MAX;
 /// Where in a text something starts, and where what follows does.
 #[derive(Debug, Clone, Copy, Default)]
 struct Span {
-    start: usize,
-    end: usize,
+    start: u16,
+    end: u16,
 }
 
+/// A text is not long enough for others.
+const _: () = assert!(MAX_JSON + 2 * BLOCK <= u16::MAX as usize && MAX_NODES < u16::MAX as usize);
+
 impl Span {
+    #[inline(always)]
+    fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u16, end: end as u16 }
+    }
+
+    fn range(self) -> core::ops::Range<usize> {
+        self.start.into()..self.end.into()
+    }
+
     fn of(self, text: &[u8]) -> &[u8] {
-        text.get(self.start..self.end).unwrap_or_default()
+        text.get(self.range()).unwrap_or_default()
     }
 
     fn of_text(self, text: &str) -> &str {
-        text.get(self.start..self.end).unwrap_or_default()
+        text.get(self.range()).unwrap_or_default()
     }
 }
 
-/// Bytes that are looked at together.
+/// Bytes of a word.
 const WORD: usize = 8;
 
 /// A name as a number: up to seven of its bytes, and its length above them. Names of up to seven bytes are equal if and only
@@ -81,24 +95,39 @@ pub(crate) const fn key(name: &[u8]) -> u64 {
     key_of(word, name.len())
 }
 
+#[inline(always)]
 const fn key_of(word: u64, len: usize) -> u64 {
-    // A longer name only has to differ from the short ones.
-    let bytes = if len < WORD { len } else { WORD - 1 };
-    let kept = word & ((1 << (8 * bytes)) - 1);
-    let len = if len < 255 { len } else { 255 };
-    kept | (len as u64) << 56
+    // Of a longer name seven bytes are kept, and it only has to differ from the short ones.
+    const KEPT: [u64; WORD + 1] = {
+        let mut kept = [u64::MAX >> 8; WORD + 1];
+        let mut len = 0;
+        while len < WORD - 1 {
+            kept[len] = (1 << (8 * len)) - 1;
+            len += 1;
+        }
+        kept
+    };
+    let len = if len < WORD { len } else { WORD };
+    word & KEPT[len] | (len as u64) << 56
 }
 
+/// Bytes of a text that a word of [`Quotes`] is about.
+const BLOCK: usize = 64;
+
 /// Room for a text, and for zeros behind it. The length is known to the compiler, so that few places are checked.
-type Text = [u8; MAX_JSON + WORD];
+type Text = [u8; MAX_JSON + 2 * BLOCK];
+
+/// Which bytes of a text are quotes: a bit for each, the first one lowest. A power of two, so that no place is checked.
+type Quotes = [u64; (MAX_JSON / BLOCK + 1).next_power_of_two()];
 
 /// A text and its values in document order. Holds room for both from the start.
 #[derive(Debug)]
 pub(crate) struct Tape {
     text: Box<Text>,
+    quotes: Box<Quotes>,
     nodes: Box<[Node; MAX_NODES]>,
     /// For each [`place`] the outermost object's last member there: the index of its node, or zero, the root's, for none.
-    places: Box<[usize; PLACES]>,
+    places: Box<[u16; PLACES]>,
     /// Whether two of those members have the same place.
     crowded: bool,
 }
@@ -114,34 +143,161 @@ const fn place(key: u64) -> usize {
 impl Tape {
     pub(crate) fn new() -> Self {
         Self {
-            text: Box::new([0; MAX_JSON + WORD]),
+            text: Box::new([0; _]),
+            quotes: Box::new([0; _]),
             nodes: Box::new([Node::default(); MAX_NODES]),
             places: Box::new([0; PLACES]),
             crowded: false,
         }
     }
 
-    /// Where to put the text.
+    /// Where to put the text. There is room for more than that, which does not count.
     pub(crate) fn text(&mut self) -> &mut [u8] {
-        &mut self.text[..MAX_JSON]
+        &mut *self.text
     }
 
     /// Reads the first `len` bytes of the text as a whole, decoding its strings in place. `between` is called after each
     /// member of the outermost object.
+    #[inline(always)]
     pub(crate) fn read(&mut self, len: usize, between: impl FnMut()) -> Result<Value<'_>, JsonError> {
-        let Self { text, nodes, places, crowded } = self;
-        text.get_mut(len..len + WORD).ok_or(JsonError::Limit)?.fill(0);
-        let mut reader = Reader { text, at: 0, nodes, count: 0 };
-        *crowded = reader.outermost(places, between)?;
-        reader.next();
-        if reader.at != len {
-            return Err(JsonError::Syntax);
+        let Self { text, quotes, nodes, places, crowded } = self;
+        if len > MAX_JSON {
+            return Err(JsonError::Limit);
+        }
+        text[len..len + BLOCK + WORD].fill(0);
+        let is_plain = find_quotes(text, len, quotes);
+        let mut between = between;
+        let read = is_plain && read_usual(text, len, quotes, nodes, places, &mut between);
+        *crowded = false;
+        if !read {
+            let mut reader = Reader { text, quotes, len, is_plain, nodes, count: 0 };
+            *crowded = reader.read(places, &mut between)? == Seen::Crowd;
         }
         // At the end, once and for all strings: escapes were decoded to whole characters, so nothing that was not UTF-8
         // has become so.
         let text = core::str::from_utf8(&self.text[..len]).map_err(|_| JsonError::Syntax)?;
         Ok(Value { text, tape: self, index: 0 })
     }
+}
+
+/// Finds the quotes. Tells whether the text is plain: ASCII without backslashes and control characters, so that every
+/// quote starts or ends a string, and every string stays as it is.
+#[inline(always)]
+fn find_quotes(text: &Text, len: usize, quotes: &mut Quotes) -> bool {
+    let (mut before, mut others) = (0, 0);
+    for (block, quotes) in text.as_chunks::<BLOCK>().0[..=len / BLOCK].iter().zip(quotes) {
+        before |= others;
+        (*quotes, others) = (0, 0);
+        // From the last one on, so that every step shifts by the same.
+        for window in block.as_chunks().0.iter().rev() {
+            let window = u8x16::new(*window);
+            let control = window.min(u8x16::splat(0x1f)).simd_eq(window);
+            let other = control | window.simd_eq(u8x16::splat(b'\\')) | window;
+            let quote = window.simd_eq(u8x16::splat(b'"'));
+            *quotes = *quotes << WINDOW | u64::from(quote.to_bitmask());
+            others = others << WINDOW | u64::from(other.to_bitmask());
+        }
+    }
+    // Behind the text there are zeros.
+    before | others & !(u64::MAX << (len % BLOCK)) == 0
+}
+
+/// Reads a plain text whose outermost value is of the usual kind: an object of strings, integers and empty lists, without white
+/// space, whose names have places of their own. False where it is another; then nothing is said of it.
+#[inline(always)]
+fn read_usual(
+    text: &Text,
+    len: usize,
+    quotes: &Quotes,
+    nodes: &mut [Node; MAX_NODES],
+    places: &mut [u16; PLACES],
+    between: &mut impl FnMut(),
+) -> bool {
+    const MASK: usize = size_of::<Quotes>() / size_of::<u64>() - 1;
+    const OPEN: u64 = u16::from_le_bytes(*b"{\"") as u64;
+    const COLON: u64 = u16::from_le_bytes(*b"\":") as u64;
+    const COMMA: u64 = u16::from_le_bytes(*b",\"") as u64;
+    let word = |at: usize| {
+        let bytes = text.get(at..).and_then(<[u8]>::first_chunk);
+        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    };
+    // The first quote at or behind a place. There is none in what lies behind the text, which ends every string.
+    let next_quote = |at: usize| {
+        let mut block = at / BLOCK;
+        let mut quotes_here = quotes[block & MASK] >> (at % BLOCK) << (at % BLOCK);
+        while quotes_here == 0 && block < len / BLOCK {
+            block += 1;
+            quotes_here = quotes[block & MASK];
+        }
+        block * BLOCK + quotes_here.trailing_zeros() as usize
+    };
+    if word(0) & 0xffff != OPEN {
+        return false;
+    }
+    *places = [0; PLACES];
+    let mut seen = 0_u64;
+    let mut start = 2;
+    for index in 1..=MAX_MEMBERS {
+        let end = next_quote(start);
+        let key = key_of(word(start), end - start);
+        let place = place(key);
+        if seen >> place & 1 != 0 {
+            return false;
+        }
+        seen |= 1 << place;
+        places[place] = index as u16;
+        let name = Span::new(start, end);
+        let after = word(end);
+        if after & 0xffff != COLON {
+            return false;
+        }
+        let value = end + 2;
+        let mut integer = NO_INTEGER;
+        let (kind, span, behind) = match (after >> 16) as u8 {
+            b'"' => {
+                let end = next_quote(value + 1);
+                (Kind::String, Span::new(value + 1, end), end + 1)
+            }
+            b'1'..=b'9' => {
+                let end;
+                (integer, end) = digits(text, value);
+                (Kind::Number, Span::new(value, end), end)
+            }
+            b'[' if (after >> 24) as u8 == b']' => (Kind::Array, Span::default(), value + 2),
+            _ => return false,
+        };
+        nodes[index] = Node { key, name, text: span, integer, end: index as u16 + 1, kind };
+        between();
+        let after = word(behind);
+        if after & 0xffff != COMMA {
+            nodes[0] = Node { end: index as u16 + 1, kind: Kind::Object, ..Node::default() };
+            return after as u8 == b'}' && behind + 1 == len;
+        }
+        start = behind + 2;
+    }
+    false
+}
+
+/// The value of the digits at a place, as far as [`Node::integer`] goes, and the place behind them.
+#[inline(always)]
+fn digits(text: &Text, start: usize) -> (u64, usize) {
+    let mut at = start;
+    let mut value = 0;
+    // Times have ten digits.
+    if let Some(word) = text.get(start..).and_then(<[u8]>::first_chunk) {
+        let word = u64::from_le_bytes(*word);
+        if are_digits(word) {
+            value = eight_digits(word);
+            at += WORD;
+        }
+    }
+    while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
+        value = u64::wrapping_add(u64::wrapping_mul(value, 10), u64::from(digit));
+        at += 1;
+    }
+    // Nineteen digits are below what stands for none.
+    let is_plain = (start + 1..start + 20).contains(&at) && text.get(start) != Some(&b'0');
+    (if is_plain { value } else { NO_INTEGER }, at)
 }
 
 /// A value of a text that was read whole.
@@ -183,7 +339,7 @@ impl<'a> Value<'a> {
         if self.tape.crowded {
             return self.outermost_in_a_crowd(key);
         }
-        let member = Value { index: self.tape.places[place(key)], ..self };
+        let member = Value { index: usize::from(self.tape.places[place(key)]), ..self };
         (member.index != 0 && member.key() == key).then_some(member)
     }
 
@@ -196,14 +352,14 @@ impl<'a> Value<'a> {
 
     /// Members or elements, in order.
     pub(crate) fn children(self) -> impl Iterator<Item = Value<'a>> + Clone {
-        let end = self.node().end;
+        let end = usize::from(self.node().end);
         let mut next = self.index + 1;
         core::iter::from_fn(move || {
             if next >= end {
                 return None;
             }
             let child = Value { index: next, ..self };
-            next = child.node().end;
+            next = child.node().end.into();
             Some(child)
         })
     }
@@ -248,89 +404,104 @@ enum Seen {
     Crowd,
 }
 
+/// What reads a text. The place that it is at is handed from step to step, so that it stays in a register.
 struct Reader<'r> {
     /// With zeros behind it.
     text: &'r mut Text,
-    at: usize,
+    quotes: &'r Quotes,
+    len: usize,
+    is_plain: bool,
     nodes: &'r mut [Node; MAX_NODES],
     count: usize,
 }
 
 impl Reader<'_> {
-    /// The root. Tells whether two members of it have the same place.
+    /// The whole text.
+    #[inline(never)]
+    fn read(&mut self, places: &mut [u16; PLACES], between: impl FnMut()) -> Result<Seen, JsonError> {
+        let (seen, end) = self.outermost(places, between)?;
+        if self.next(end).1 == self.len { Ok(seen) } else { Err(JsonError::Syntax) }
+    }
+
+    /// The root. Gives the place behind it.
     #[inline(always)]
-    fn outermost(&mut self, places: &mut [usize; PLACES], between: impl FnMut()) -> Result<bool, JsonError> {
-        if self.next() != b'{' {
-            self.value(Span::default(), 0, 1)?;
-            return Ok(true);
+    fn outermost(
+        &mut self,
+        places: &mut [u16; PLACES],
+        between: impl FnMut(),
+    ) -> Result<(Seen, usize), JsonError> {
+        let (first, at) = self.next(0);
+        if first != b'{' {
+            return Ok((Seen::Crowd, self.value(at, Span::default(), 0, 1)?));
         }
         places.fill(0);
         self.count = 1;
-        let seen = self.members(1, |key, node| places[place(key)] = node, between)?;
-        self.nodes[0] = Node { end: self.count, kind: Kind::Object, ..Node::default() };
-        Ok(seen == Seen::Crowd)
+        let (seen, end) = self.members(at, 1, |key, node| places[place(key)] = node as u16, between)?;
+        self.nodes[0] = Node { end: self.count as u16, kind: Kind::Object, ..Node::default() };
+        Ok((seen, end))
     }
 
+    /// A value whose first byte is at a place. Gives the place behind it, as everything here does.
     #[inline(always)]
-    fn value(&mut self, name: Span, key: u64, depth: usize) -> Result<(), JsonError> {
+    fn value(&mut self, at: usize, name: Span, key: u64, depth: usize) -> Result<usize, JsonError> {
         let index = self.count;
         if index >= MAX_NODES {
             return Err(JsonError::Limit);
         }
         self.count = index + 1;
         let mut integer = NO_INTEGER;
-        let (kind, text) = match self.next() {
-            b'"' => (Kind::String, self.string()?.0),
-            b'0'..=b'9' | b'-' => (Kind::Number, self.number(&mut integer)?),
-            other => self.uncommon(other, depth)?,
+        let (kind, text, end) = match self.byte(at) {
+            b'"' => {
+                let (text, _, end) = self.string(at)?;
+                (Kind::String, text, end)
+            }
+            b'0'..=b'9' | b'-' => {
+                let end = self.number(at, &mut integer)?;
+                (Kind::Number, Span::new(at, end), end)
+            }
+            _ => self.uncommon(at, depth)?,
         };
-        self.nodes[index] = Node { key, name, text, integer, end: self.count, kind };
-        Ok(())
+        self.nodes[index] = Node { key, name, text, integer, end: self.count as u16, kind };
+        Ok(end)
     }
 
     #[inline(never)]
-    fn uncommon(&mut self, first: u8, depth: usize) -> Result<(Kind, Span), JsonError> {
-        Ok(match first {
-            b'{' => {
-                self.object(depth)?;
-                (Kind::Object, Span::default())
-            }
-            b'[' => {
-                self.array(depth)?;
-                (Kind::Array, Span::default())
-            }
-            b't' => (Kind::Bool, self.literal(b"true")?),
-            b'f' => (Kind::Bool, self.literal(b"false")?),
-            b'n' => (Kind::Null, self.literal(b"null")?),
+    fn uncommon(&mut self, at: usize, depth: usize) -> Result<(Kind, Span, usize), JsonError> {
+        let (kind, end) = match self.byte(at) {
+            b'{' => (Kind::Object, self.members(at, depth, |_, _| (), || ())?.1),
+            b'[' => (Kind::Array, self.array(at, depth)?),
+            b't' => (Kind::Bool, self.literal(at, b"true")?),
+            b'f' => (Kind::Bool, self.literal(at, b"false")?),
+            b'n' => (Kind::Null, self.literal(at, b"null")?),
             _ => return Err(JsonError::Syntax),
-        })
+        };
+        Ok((kind, Span::default(), end))
     }
 
-    fn object(&mut self, depth: usize) -> Result<(), JsonError> {
-        self.members(depth, |_, _| (), || ()).map(drop)
-    }
-
-    /// An object. `tell` is told each member's key and node.
+    /// The members of an object whose bracket is at a place. `tell` is told each one's key and node.
     #[inline(always)]
     fn members(
         &mut self,
+        at: usize,
         depth: usize,
         mut tell: impl FnMut(u64, usize),
         mut between: impl FnMut(),
-    ) -> Result<Seen, JsonError> {
-        self.open(depth)?;
-        if self.next() == b'}' {
-            self.at += 1;
-            return Ok(Seen::Apart);
+    ) -> Result<(Seen, usize), JsonError> {
+        if depth > MAX_DEPTH {
+            return Err(JsonError::Limit);
+        }
+        let (mut byte, mut at) = self.next(at + 1);
+        if byte == b'}' {
+            return Ok((Seen::Apart, at + 1));
         }
         let first = self.count;
         let mut seen = 0_u64;
         let mut crowd = Seen::Apart;
         for _ in 0..MAX_MEMBERS {
-            if self.next() != b'"' {
+            if byte != b'"' {
                 return Err(JsonError::Syntax);
             }
-            let (name, key) = self.string()?;
+            let (name, key, end) = self.string(at)?;
             // Most names are told to be new by one bit.
             let bit = 1 << place(key);
             if seen & bit != 0 {
@@ -339,52 +510,48 @@ impl Reader<'_> {
             }
             seen |= bit;
             tell(key, self.count);
-            if self.next() != b':' {
+            let (colon, end) = self.next(end);
+            if colon != b':' {
                 return Err(JsonError::Syntax);
             }
-            self.at += 1;
-            self.value(name, key, depth + 1)?;
-            let goes_on = self.goes_on(b'}')?;
+            let (_, value) = self.next(end + 1);
+            let end = self.value(value, name, key, depth + 1)?;
+            let (goes_on, end) = self.goes_on(end, b'}')?;
             between();
             if !goes_on {
-                return Ok(crowd);
+                return Ok((crowd, end));
             }
+            (byte, at) = self.next(end);
         }
         Err(JsonError::Limit)
     }
 
-    fn array(&mut self, depth: usize) -> Result<(), JsonError> {
-        self.open(depth)?;
-        if self.next() == b']' {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            self.value(Span::default(), 0, depth + 1)?;
-            if !self.goes_on(b']')? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Takes the opening bracket.
-    fn open(&mut self, depth: usize) -> Result<(), JsonError> {
+    fn array(&mut self, at: usize, depth: usize) -> Result<usize, JsonError> {
         if depth > MAX_DEPTH {
             return Err(JsonError::Limit);
         }
-        self.at += 1;
-        Ok(())
+        let (byte, mut at) = self.next(at + 1);
+        if byte == b']' {
+            return Ok(at + 1);
+        }
+        loop {
+            let end = self.value(at, Span::default(), 0, depth + 1)?;
+            let (goes_on, end) = self.goes_on(end, b']')?;
+            if !goes_on {
+                return Ok(end);
+            }
+            (_, at) = self.next(end);
+        }
     }
 
     /// Takes what follows a member or an element: a comma, or the closing bracket.
     #[inline(always)]
-    fn goes_on(&mut self, closing: u8) -> Result<bool, JsonError> {
-        let byte = self.next();
-        self.at += 1;
+    fn goes_on(&self, at: usize, closing: u8) -> Result<(bool, usize), JsonError> {
+        let (byte, at) = self.next(at);
         if byte != b',' && byte != closing {
             return Err(JsonError::Syntax);
         }
-        Ok(byte == b',')
+        Ok((byte == b',', at + 1))
     }
 
     /// Compares a new name with the earlier members of the object whose first one is at `first`.
@@ -397,15 +564,41 @@ impl Reader<'_> {
             if node.name.of(&*self.text) == name {
                 return Err(JsonError::Duplicate);
             }
-            sibling = node.end;
+            sibling = node.end.into();
         }
         Ok(())
     }
 
-    /// A string, and its [`key`].
+    /// A string whose opening quote is at a place, and its [`key`].
     #[inline(always)]
-    fn string(&mut self) -> Result<(Span, u64), JsonError> {
-        let start = self.at + 1;
+    fn string(&mut self, at: usize) -> Result<(Span, u64, usize), JsonError> {
+        let start = at + 1;
+        if !self.is_plain {
+            return self.any_string(start);
+        }
+        let end = self.next_quote(start)?;
+        Ok((Span::new(start, end), key_of(self.word(start)?, end - start), end + 1))
+    }
+
+    /// The first quote at or behind a place.
+    #[inline(always)]
+    fn next_quote(&self, at: usize) -> Result<usize, JsonError> {
+        let (mut block, mut skipped) = (at / BLOCK, at % BLOCK);
+        loop {
+            let quotes = self.quotes[block % size_of::<Quotes>().div_ceil(8)] >> skipped;
+            if quotes != 0 {
+                return Ok(block * BLOCK + skipped + quotes.trailing_zeros() as usize);
+            }
+            (block, skipped) = (block + 1, 0);
+            if block > self.len / BLOCK {
+                return Err(JsonError::Syntax);
+            }
+        }
+    }
+
+    /// A string of a text that is not plain. Most hold no escape even there.
+    #[inline(never)]
+    fn any_string(&mut self, start: usize) -> Result<(Span, u64, usize), JsonError> {
         let first = self.word(start)?;
         let mut at = start;
         let mut ends = string_ends(first);
@@ -414,10 +607,8 @@ impl Reader<'_> {
             ends = string_ends(self.word(at)?);
         }
         at += (ends.trailing_zeros() / 8) as usize;
-        // Most strings hold no escape and stay as they are.
-        if self.text.get(at) == Some(&b'"') {
-            self.at = at + 1;
-            return Ok((Span { start, end: at }, key_of(first, at - start)));
+        if self.byte(at) == b'"' {
+            return Ok((Span::new(start, at), key_of(first, at - start), at + 1));
         }
         self.escaped_string(start, at)
     }
@@ -425,16 +616,15 @@ impl Reader<'_> {
     /// The rest of a string whose first escape is at `at`: decodes in place.
     #[cold]
     #[inline(never)]
-    fn escaped_string(&mut self, start: usize, at: usize) -> Result<(Span, u64), JsonError> {
+    fn escaped_string(&mut self, start: usize, at: usize) -> Result<(Span, u64, usize), JsonError> {
         let (mut read, mut write) = (at, at);
         loop {
             match self.text.get(read).copied() {
                 Some(b'"') => {
-                    self.at = read + 1;
                     // What is left over may be the half of a character.
                     self.text[write..read].fill(b' ');
-                    let decoded = Span { start, end: write };
-                    return Ok((decoded, key(decoded.of(&*self.text))));
+                    let decoded = Span::new(start, write);
+                    return Ok((decoded, key(decoded.of(&*self.text)), read + 1));
                 }
                 Some(b'\\') => {
                     let (decoded, next) = self.escape(read + 1)?;
@@ -495,106 +685,77 @@ impl Reader<'_> {
         })
     }
 
+    /// A number that starts at a place, and its value as of [`Node::integer`].
     #[inline(always)]
-    fn number(&mut self, integer: &mut u64) -> Result<Span, JsonError> {
-        let start = self.at;
-        let mut at = start;
-        let mut value = 0;
-        // Times have ten digits.
-        let word = self.word(start)?;
-        if are_digits(word) {
-            value = eight_digits(word);
-            at += WORD;
-        }
-        while let Some(digit) =
-            self.text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9)
-        {
-            value = u64::wrapping_add(u64::wrapping_mul(value, 10), u64::from(digit));
-            at += 1;
-        }
-        // Nineteen digits are below what stands for none.
-        let plain = (start + 1..start + 20).contains(&at) && self.text.get(start) != Some(&b'0');
-        if plain && !matches!(self.text.get(at), Some(b'.' | b'e' | b'E')) {
+    fn number(&self, start: usize, integer: &mut u64) -> Result<usize, JsonError> {
+        let (value, end) = digits(self.text, start);
+        if value != NO_INTEGER && !matches!(self.byte(end), b'.' | b'e' | b'E') {
             *integer = value;
-            self.at = at;
-            return Ok(Span { start, end: at });
+            return Ok(end);
         }
-        let text = self.any_number()?;
-        if text.of(&*self.text) == b"0" {
+        let end = self.any_number(start)?;
+        if Span::new(start, end).of(self.text) == b"0" {
             *integer = 0;
         }
-        Ok(text)
+        Ok(end)
     }
 
     #[cold]
     #[inline(never)]
-    fn any_number(&mut self) -> Result<Span, JsonError> {
-        let start = self.at;
-        self.take_if(b'-');
-        if !self.take_if(b'0') {
-            self.digits()?;
+    fn any_number(&self, start: usize) -> Result<usize, JsonError> {
+        let mut at = start + usize::from(self.byte(start) == b'-');
+        at = if self.byte(at) == b'0' { at + 1 } else { self.some_digits(at)? };
+        if self.byte(at) == b'.' {
+            at = self.some_digits(at + 1)?;
         }
-        if self.take_if(b'.') {
-            self.digits()?;
+        if matches!(self.byte(at), b'e' | b'E') {
+            let sign = usize::from(matches!(self.byte(at + 1), b'+' | b'-'));
+            at = self.some_digits(at + 1 + sign)?;
         }
-        if self.take_if(b'e') || self.take_if(b'E') {
-            let _signed = self.take_if(b'+') || self.take_if(b'-');
-            self.digits()?;
-        }
-        Ok(Span { start, end: self.at })
+        Ok(at)
     }
 
     /// One digit or more.
-    fn digits(&mut self) -> Result<(), JsonError> {
-        let start = self.at;
-        while self.peek().is_ascii_digit() {
-            self.at += 1;
+    fn some_digits(&self, start: usize) -> Result<usize, JsonError> {
+        let mut at = start;
+        while self.byte(at).is_ascii_digit() {
+            at += 1;
         }
-        if self.at == start { Err(JsonError::Syntax) } else { Ok(()) }
+        if at == start { Err(JsonError::Syntax) } else { Ok(at) }
     }
 
-    fn literal(&mut self, word: &[u8]) -> Result<Span, JsonError> {
-        let end = self.at + word.len();
-        if self.text.get(self.at..end) != Some(word) {
-            return Err(JsonError::Syntax);
-        }
-        let text = Span { start: self.at, end };
-        self.at = end;
-        Ok(text)
+    fn literal(&self, at: usize, word: &[u8]) -> Result<usize, JsonError> {
+        let end = at + word.len();
+        if self.text.get(at..end) == Some(word) { Ok(end) } else { Err(JsonError::Syntax) }
     }
 
-    /// The byte at hand; zero at the end.
+    /// The byte at a place; zero beyond the end.
     #[inline(always)]
-    fn peek(&self) -> u8 {
-        self.text.get(self.at).copied().unwrap_or_default()
+    fn byte(&self, at: usize) -> u8 {
+        self.text.get(at).copied().unwrap_or_default()
     }
 
-    /// The next byte that is no white space, of which there mostly is none.
+    /// The next byte that is no white space, of which there mostly is none, and its place.
     #[inline(always)]
-    fn next(&mut self) -> u8 {
-        let byte = self.peek();
-        if byte > b' ' { byte } else { self.next_behind_space() }
+    fn next(&self, at: usize) -> (u8, usize) {
+        let byte = self.byte(at);
+        if byte > b' ' { (byte, at) } else { self.next_behind_space(at) }
     }
 
     #[cold]
     #[inline(never)]
-    fn next_behind_space(&mut self) -> u8 {
-        while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
-            self.at += 1;
+    fn next_behind_space(&self, mut at: usize) -> (u8, usize) {
+        while matches!(self.byte(at), b' ' | b'\t' | b'\n' | b'\r') {
+            at += 1;
         }
-        self.peek()
+        (self.byte(at), at)
     }
 
     /// The next [`WORD`] bytes from a place in the text, the first one lowest.
+    #[inline(always)]
     fn word(&self, at: usize) -> Result<u64, JsonError> {
         let bytes = self.text.get(at..).and_then(<[u8]>::first_chunk).ok_or(JsonError::Syntax)?;
         Ok(u64::from_le_bytes(*bytes))
-    }
-
-    fn take_if(&mut self, byte: u8) -> bool {
-        let there = self.peek() == byte;
-        self.at += usize::from(there);
-        there
     }
 }
 

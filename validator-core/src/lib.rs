@@ -75,6 +75,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod bytes;
 mod claimed;
 mod claims;
 mod decide;

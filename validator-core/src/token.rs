@@ -4,11 +4,10 @@ mod headers;
 
 use crate::claims::{BadClaim, Claims, Payload};
 use crate::json::{JsonError, Tape, Value};
-use crate::keys::{Key, KeyRing, Mac, Slot};
-use crate::limits::{MAX_JSON, MAX_TOKEN};
+use crate::keys::{Key, KeyRing, MAC, Mac, Slot};
+use crate::limits::MAX_TOKEN;
 use crate::reason::Reason;
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 use base64_simd::{AsOut as _, URL_SAFE_NO_PAD};
 use headers::Headers;
@@ -20,7 +19,7 @@ pub(crate) struct TokenScratch {
     headers: Headers,
     header: Tape,
     payload: Tape,
-    signature: Box<[u8]>,
+    letters: Box<Letters>,
 }
 
 impl TokenScratch {
@@ -29,7 +28,7 @@ impl TokenScratch {
             headers: Headers::new(),
             header: Tape::new(),
             payload: Tape::new(),
-            signature: vec![0; MAX_JSON].into_boxed_slice(),
+            letters: Box::new([0; _]),
         }
     }
 }
@@ -76,7 +75,8 @@ pub(crate) struct Unverified<'a> {
     token: &'a [u8],
     /// Length of what is under the signature: header, dot, payload.
     signed: usize,
-    signature: &'a [u8],
+    /// `None` if it has another length than every MAC.
+    signature: Option<[u8; MAC]>,
     header: Header<'a>,
     payload: Payload<'a>,
     /// The MAC by the key that the token will most likely want, begun already.
@@ -116,7 +116,7 @@ impl<'a> Unverified<'a> {
         if token.len() > MAX_TOKEN {
             return Err(Malformed::Length);
         }
-        let TokenScratch { headers, header: header_tape, payload: payload_tape, signature } = scratch;
+        let TokenScratch { headers, header: header_tape, payload: payload_tape, letters } = scratch;
         let known = headers.find(token);
         let header_len = match known {
             Some(index) => headers.get(index).letters.len(),
@@ -135,9 +135,9 @@ impl<'a> Unverified<'a> {
         let mut hash = || begun.iter_mut().for_each(Mac::step);
 
         hash();
-        let size = decode(given, signature)?;
-        let payload = Payload(read_object(payload, payload_tape, hash)?);
-        Ok(Self { token, signed, signature: &signature[..size], header, payload, begun })
+        let (len, signature) = decode_both(payload, given, letters, payload_tape.text())?;
+        let payload = Payload(read_object(len, payload_tape, hash)?);
+        Ok(Self { token, signed, signature, header, payload, begun })
     }
 
     /// The slot that the token's `alg`, `kid` and `iat` point to.
@@ -181,7 +181,7 @@ impl<'a> Unverified<'a> {
         mac.end();
         // Nobody learns of them before the signature is found to be good.
         let claims = Claims::read(self.payload);
-        if !mac.is(self.signature) {
+        if !self.signature.is_some_and(|signature| mac.is(&signature)) {
             return Err(Reason::SignatureInvalid);
         }
         // Only a good token's: nobody else may drive out what others need.
@@ -194,7 +194,8 @@ impl<'a> Unverified<'a> {
 
 impl<'a> Header<'a> {
     fn read(letters: &[u8], tape: &'a mut Tape, headers: &'a mut Headers) -> Result<Self, Malformed> {
-        let object = read_object(letters, tape, || ())?;
+        let len = decode(letters, tape.text())?;
+        let object = read_object(len, tape, || ())?;
         if object.get("crit").is_some() {
             return Err(Malformed::Crit);
         }
@@ -242,13 +243,71 @@ fn decode(text: &[u8], buffer: &mut [u8]) -> Result<usize, Malformed> {
     }
 }
 
+/// The letter of six zeros.
+const ZERO: u8 = b'A';
+
+/// Letters that make a whole number of bytes.
+const GROUP: usize = 4;
+
+/// Letters that are decoded in one step.
+const STEP: usize = 32;
+
+/// Room for the letters of a payload and a signature, each filled up, in [`decode_both`].
+type Letters = [u8; MAX_TOKEN + 2 * STEP + 2 * GROUP];
+
+/// Decodes payload and signature as [`decode`] would. Gives the payload's number of bytes, and the signature if that has the
+/// length of one.
+///
+/// A decoder takes many letters in one step, and those that are left over one by one. So both are decoded as one text that
+/// is filled up to where nothing is left over. The filling is letters of zeros: stray bits show in the byte behind.
 #[inline(always)]
-fn read_object<'a>(
-    letters: &[u8],
-    tape: &'a mut Tape,
-    between: impl FnMut(),
-) -> Result<Value<'a>, Malformed> {
-    let len = decode(letters, tape.text())?;
+fn decode_both(
+    payload: &[u8],
+    signature: &[u8],
+    letters: &mut Letters,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<[u8; MAC]>), Malformed> {
+    let Ok(signature) = <&[u8; SIGNATURE_LETTERS]>::try_from(signature) else {
+        return decode_unusual(payload, signature, buffer);
+    };
+    let groups = payload.len().div_ceil(GROUP);
+    let behind = GROUP * groups;
+    // What the decoder leaves over at the end of a text, whatever that is.
+    let all = (behind + SIGNATURE_LETTERS).next_multiple_of(STEP) + GROUP + 2;
+    if payload.len() % GROUP == 1 || all > letters.len() {
+        return Err(Malformed::Base64);
+    }
+    let letters = &mut letters[..all];
+    letters[..payload.len()].copy_from_slice(payload);
+    letters[payload.len()..behind].fill(ZERO);
+    letters[behind..behind + SIGNATURE_LETTERS].copy_from_slice(signature);
+    letters[behind + SIGNATURE_LETTERS..].fill(ZERO);
+    decode(letters, buffer)?;
+    let (len, start) = (payload.len() * 3 / GROUP, 3 * groups);
+    let Some(mac) = buffer.get(start..).and_then(|buffer| buffer.first_chunk::<{ MAC + 1 }>()) else {
+        return Err(Malformed::Base64);
+    };
+    let stray = if len < start { buffer[len] } else { 0 } | mac[MAC];
+    if stray != 0 {
+        return Err(Malformed::Base64);
+    }
+    Ok((len, mac.first_chunk().copied()))
+}
+
+/// Likewise where the signature can be none.
+#[cold]
+#[inline(never)]
+fn decode_unusual(
+    payload: &[u8],
+    signature: &[u8],
+    buffer: &mut [u8],
+) -> Result<(usize, Option<[u8; MAC]>), Malformed> {
+    decode(signature, buffer)?;
+    Ok((decode(payload, buffer)?, None))
+}
+
+#[inline(always)]
+fn read_object<'a>(len: usize, tape: &'a mut Tape, between: impl FnMut()) -> Result<Value<'a>, Malformed> {
     let value = tape.read(len, between).map_err(Malformed::Json)?;
     if value.is_object() { Ok(value) } else { Err(Malformed::NotObject) }
 }
@@ -260,4 +319,50 @@ pub(crate) fn texts(token: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>
         .into_iter()
         .zip(parts)
         .filter_map(|(name, part)| Some((name, URL_SAFE_NO_PAD.decode_to_vec(part).ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_JSON;
+    use alloc::string::String;
+    use proptest::prelude::*;
+
+    /// Letters, among them those that leave stray bits, and a few that are none.
+    fn segment(sizes: core::ops::Range<usize>) -> impl Strategy<Value = String> {
+        let letters = proptest::string::string_regex("[A-D8-9_-]|[a-z]|[=+. ]{0,1}[A-Z]").expect("a regex");
+        (sizes, prop::collection::vec(letters, 1..40)).prop_map(|(size, parts)| {
+            parts.iter().flat_map(|part| part.chars()).cycle().take(size).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn both_decode_as_each_does(
+            payload in segment(0..300),
+            signature in prop_oneof![segment(43..44), segment(43..44), segment(0..60)],
+            left in any::<u8>(),
+        ) {
+            let mut letters: Letters = [left; _];
+            let (mut together, mut apart) = ([left; MAX_JSON + 128], [left; MAX_JSON]);
+            let expected = decode(signature.as_bytes(), &mut apart).and_then(|len| {
+                let mac = apart.first_chunk::<MAC>().copied().filter(|_| len == MAC);
+                Ok((decode(payload.as_bytes(), &mut apart)?, mac))
+            });
+            let found = decode_both(payload.as_bytes(), signature.as_bytes(), &mut letters, &mut together);
+            prop_assert_eq!(found, expected);
+            if let Ok((len, _)) = found {
+                prop_assert_eq!(&together[..len], &apart[..len]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_token_fits() {
+        let payload = "A".repeat(MAX_TOKEN - SIGNATURE_LETTERS - 2);
+        let mut letters: Letters = [0; _];
+        let mut tape = Tape::new();
+        let found = decode_both(payload.as_bytes(), &[ZERO; SIGNATURE_LETTERS], &mut letters, tape.text());
+        assert_eq!(found, Ok((payload.len() * 3 / GROUP, Some([0; MAC]))));
+    }
 }

@@ -1,6 +1,8 @@
 //! The request target: reduced to origin-form, refused where an origin might read it differently, and split.
 
+use crate::bytes::{WINDOW, find};
 use crate::limits::MAX_TARGET;
+use wide::u8x16;
 
 /// A request target whose path has one reading only. All parts borrow from the request.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +109,7 @@ pub(crate) fn split(target: &[u8]) -> Result<Split<'_>, Ambiguity> {
     let body = origin_form.get(1..).unwrap_or_default();
     let segment_end = memchr::memchr2(b'/', b'?', body).map_or(origin_form.len(), |at| at + 1);
     let rest = &origin_form[segment_end..];
-    let path_len = segment_end + memchr::memchr(b'?', rest).unwrap_or(rest.len());
+    let path_len = segment_end + find(b'?', rest).unwrap_or(rest.len());
     let (path, query) = origin_form.split_at(path_len);
     let query = query.get(1..);
     let segment = path.get(1..segment_end).unwrap_or_default();
@@ -126,7 +128,7 @@ pub(crate) fn split(target: &[u8]) -> Result<Split<'_>, Ambiguity> {
 /// # Errors
 /// An [`Ambiguity`] of the segment.
 pub(crate) fn check_token(segment: &[u8]) -> Result<(), Ambiguity> {
-    check_path(segment).map(drop)
+    if is_plain_segment(segment) { Ok(()) } else { check_closely(segment).map(drop) }
 }
 
 /// Whether a path's leading segment has the shape of a JWT.
@@ -136,7 +138,7 @@ pub(crate) fn check_token(segment: &[u8]) -> Result<(), Ambiguity> {
 /// narrow enough that no ordinary file or folder has it.
 fn is_token(segment: &[u8]) -> bool {
     matches!(segment.get(..3), Some(b"eyJ" | b"eyA" | b"ewo" | b"ew0" | b"ewk" | b"e30"))
-        && memchr::memchr(b'.', segment).is_some()
+        && find(b'.', segment).is_some()
 }
 
 /// A name or address and perhaps a port, or nothing. Of anything else, such as `a:80@b`, two readers may take different
@@ -158,7 +160,7 @@ pub fn is_plain_authority(host: &[u8]) -> bool {
 #[must_use]
 pub(crate) fn first_segment(path: &[u8]) -> (&[u8], &[u8]) {
     let body = path.get(1..).unwrap_or_default();
-    body.split_at(memchr::memchr(b'/', body).unwrap_or(body.len()))
+    body.split_at(find(b'/', body).unwrap_or(body.len()))
 }
 
 /// The bytes of `text` with percent escapes decoded; an escape that is not one stays as it is.
@@ -216,9 +218,10 @@ const NOTABLE: [bool; 256] = {
 
 /// Checks a path, or a part of one that ends with a segment, and tells how it is spelled.
 fn check_path(path: &[u8]) -> Result<Spelling, Ambiguity> {
-    if is_plain(path) {
-        return Ok(Spelling::Plain);
-    }
+    if is_plain(path) { Ok(Spelling::Plain) } else { check_closely(path) }
+}
+
+fn check_closely(path: &[u8]) -> Result<Spelling, Ambiguity> {
     let mut spelling = Spelling::Unescaped;
     let mut at = 0;
     loop {
@@ -257,32 +260,40 @@ fn check_path(path: &[u8]) -> Result<Spelling, Ambiguity> {
 
 /// Whether most paths' answer holds: slashes stand alone and before no dot, and all other bytes are printable and mean only
 /// themselves. Short paths are none of its business.
+#[inline(always)]
 fn is_plain(path: &[u8]) -> bool {
-    // Bytes that are looked at together, each with its next one. Nothing in the loop depends on what was found, so that the
-    // compiler makes vectors of them.
-    const TOGETHER: usize = 16;
-    let Some(last) = path.len().checked_sub(TOGETHER + 1) else { return false };
-    let mut notable = [false; TOGETHER];
-    let mut at = 0;
-    loop {
-        let Some(window) = path[at..].first_chunk::<{ TOGETHER + 1 }>() else { return false };
-        for (index, notable) in notable.iter_mut().enumerate() {
-            let (byte, next) = (window[index], window[index + 1]);
-            *notable |= (byte.wrapping_sub(b'!') > b'~' - b'!')
-                | (byte == b'#')
-                | (byte == b'%')
-                | (byte == b'\\')
-                // `/` or `.`
-                | ((byte == b'/') & (next | 1 == b'/'));
-        }
-        if at == last {
-            break;
-        }
-        at = last.min(at + TOGETHER);
+    let Some((last, body)) = path.split_last() else { return false };
+    // Each window is looked at together with that of the bytes behind its own. The last one lies over those before.
+    let (windows, nexts) = (body.as_chunks().0, path[1..].as_chunks().0);
+    let (Some(window), Some(next)) = (body.last_chunk(), path.last_chunk()) else { return false };
+    let mut odd = oddities(window) | slash_before_slash_or_dot(window, next);
+    for (window, next) in windows.iter().zip(nexts) {
+        odd |= oddities(window) | slash_before_slash_or_dot(window, next);
     }
-    // The last byte was only ever a next one.
-    !notable.contains(&true)
-        && path.last().is_some_and(|&byte| byte == b'/' || (byte < 0x7f && !NOTABLE[usize::from(byte)]))
+    !odd.any() && (*last == b'/' || (*last < 0x7f && !NOTABLE[usize::from(*last)]))
+}
+
+/// Likewise for a segment, in which there is no slash.
+#[inline(always)]
+fn is_plain_segment(segment: &[u8]) -> bool {
+    let Some(window) = segment.last_chunk() else { return false };
+    !segment.as_chunks().0.iter().fold(oddities(window), |odd, window| odd | oddities(window)).any()
+}
+
+/// The bytes that are not printable or may mean more than themselves.
+#[inline(always)]
+fn oddities(window: &[u8; WINDOW]) -> u8x16 {
+    let bytes = u8x16::new(*window);
+    let printable = bytes.max(u8x16::splat(b'!')).min(u8x16::splat(b'~')).simd_eq(bytes);
+    let is = |byte| bytes.simd_eq(u8x16::splat(byte));
+    is(b'#') | is(b'%') | is(b'\\') | !printable
+}
+
+/// The slashes before a slash or a dot.
+#[inline(always)]
+fn slash_before_slash_or_dot(window: &[u8; WINDOW], next: &[u8; WINDOW]) -> u8x16 {
+    let is_slash = |bytes: u8x16| bytes.simd_eq(u8x16::splat(b'/'));
+    is_slash(u8x16::new(*window)) & is_slash(u8x16::new(*next) | u8x16::splat(b'/' ^ b'.'))
 }
 
 fn check_query(query: &[u8]) -> Result<(), Ambiguity> {

@@ -13,6 +13,7 @@ use regex_automata::nfa::thompson::{self, WhichCaptures};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::bimachine::Bimachine;
+use crate::bytes::find;
 use super::{Limits, build, compile};
 
 /// The bytes that every group and most states of a rest treat alike: what a path usually consists of.
@@ -98,12 +99,12 @@ impl Segment {
         if self.crosses {
             let behind = haystack.get(self.min..)?;
             let found = match &*self.end {
-                [byte] => memchr::memchr(*byte, behind),
+                [byte] => find(*byte, behind),
                 text => memchr::memmem::find(behind, text),
             };
             return found.map(|len| self.min + len);
         }
-        let len = memchr::memchr(b'/', haystack)?;
+        let len = find(b'/', haystack)?;
         (len >= self.min && haystack[len..].starts_with(&self.end)).then_some(len)
     }
 }
