@@ -3,42 +3,31 @@
 use crate::geo::Country;
 use crate::json::{self, Kind, Value};
 use crate::limits::MAX_INTEGER;
-use crate::net::{canonical, parse_net};
+use crate::net::parse_net;
 use crate::reason::Reason;
 use crate::uri::percent_decoded;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr};
 
 /// The payload of a token: an object whose members are the claims.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Payload<'a>(pub(crate) Value<'a>);
 
-// Keys of the claims that have a meaning; others are left alone.
-const IAT: u64 = json::key(b"iat");
-const EXP: u64 = json::key(b"exp");
-const CID: u64 = json::key(b"cid");
-const STT: u64 = json::key(b"stt");
-const NBF: u64 = json::key(b"nbf");
-const SID: u64 = json::key(b"sid");
-const LOCAL: u64 = json::key(b"local");
-const CIP: u64 = json::key(b"cip");
-const GEO: u64 = json::key(b"geo");
-const GEO_TW: u64 = json::key(b"geo-tw");
-const ASN: u64 = json::key(b"asn");
-
 impl<'a> Payload<'a> {
     #[inline(always)]
-    fn claim(self, key: u64) -> Option<Value<'a>> {
-        self.0.outermost(key)
+    fn claim(self, known: &Known) -> Option<Value<'a>> {
+        self.0.outermost(known.key)
     }
 
     /// `iat`, where it is as it must be.
+    #[inline(always)]
     pub(crate) fn issued(self) -> Option<u64> {
-        self.claim(IAT)?.as_integer(MAX_INTEGER)
+        self.claim(&IAT)?.as_integer(MAX_INTEGER)
     }
 
     /// `sid`, where it is a string.
+    #[inline(always)]
     pub(crate) fn session(self) -> Option<&'a str> {
-        self.claim(SID)?.as_str()
+        self.claim(&SID)?.as_str()
     }
 }
 
@@ -61,18 +50,10 @@ pub(crate) struct Claims<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Cip<'a> {
     Any,
-    /// One, as [`bits`].
-    Address(u128),
-    /// A network, or a list of either.
+    /// One of IPv4.
+    V4(Ipv4Addr),
+    /// One of IPv6, a network, or a list of either.
     Other(Value<'a>),
-}
-
-/// An address as a number, in one spelling.
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
 }
 
 /// A claim that is missing or not as it must be.
@@ -84,15 +65,36 @@ pub(crate) struct BadClaim {
     pub(crate) claim: &'static str,
 }
 
-impl BadClaim {
-    const fn missing(claim: &'static str) -> Self {
-        Self { reason: Reason::ClaimMissing, claim }
-    }
+/// A claim that has a meaning.
+struct Known {
+    key: u64,
+    missing: BadClaim,
+    invalid: BadClaim,
+}
 
-    const fn invalid(claim: &'static str) -> Self {
-        Self { reason: Reason::ClaimInvalid, claim }
+impl Known {
+    /// For a name of up to seven bytes.
+    const fn new(claim: &'static str) -> Self {
+        Self {
+            key: json::key(claim.as_bytes()),
+            missing: BadClaim { reason: Reason::ClaimMissing, claim },
+            invalid: BadClaim { reason: Reason::ClaimInvalid, claim },
+        }
     }
 }
+
+// Others are left alone.
+static IAT: Known = Known::new("iat");
+static EXP: Known = Known::new("exp");
+static CID: Known = Known::new("cid");
+static STT: Known = Known::new("stt");
+static NBF: Known = Known::new("nbf");
+static SID: Known = Known::new("sid");
+static LOCAL: Known = Known::new("local");
+static CIP: Known = Known::new("cip");
+static GEO: Known = Known::new("geo");
+static GEO_TW: Known = Known::new("geo-tw");
+static ASN: Known = Known::new("asn");
 
 impl<'a> Claims<'a> {
     /// Checks every claim that has a meaning.
@@ -100,38 +102,36 @@ impl<'a> Claims<'a> {
     /// # Errors
     /// The first mandatory claim that is absent, else the first claim with the wrong type or a value that it cannot
     /// have.
-    pub(crate) fn read(payload: Payload<'a>) -> Result<Self, BadClaim> {
-        let present = |name, key| payload.claim(key).ok_or(BadClaim::missing(name));
-        let (iat, exp) = (present("iat", IAT)?, present("exp", EXP)?);
-        let (cid, stt) = (present("cid", CID)?, present("stt", STT)?);
+    #[inline(always)]
+    pub(crate) fn read(payload: Payload<'a>) -> Result<Self, &'static BadClaim> {
+        let present = |known: &'static Known| payload.claim(known).ok_or(&known.missing);
+        let (iat, exp) = (present(&IAT)?, present(&EXP)?);
+        let (cid, stt) = (present(&CID)?, present(&STT)?);
 
-        let time = |name, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(BadClaim::invalid(name));
-        let text = |name, key| {
-            payload.claim(key).map(|claim| claim.as_str().ok_or(BadClaim::invalid(name))).transpose()
+        let time = |known: &'static Known, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(&known.invalid);
+        let text = |known: &'static Known| match payload.claim(known) {
+            None => Ok(None),
+            Some(claim) => claim.as_str().map(Some).ok_or(&known.invalid),
         };
-        let valid = |name, key, check: fn(Value<'_>) -> bool| {
-            if payload.claim(key).is_none_or(check) { Ok(()) } else { Err(BadClaim::invalid(name)) }
+        let valid = |known: &'static Known, check: fn(Value<'_>) -> bool| {
+            if payload.claim(known).is_none_or(check) { Ok(()) } else { Err(&known.invalid) }
         };
-        let cid = cid.as_str().filter(|cid| !cid.is_empty()).ok_or(BadClaim::invalid("cid"))?;
-        let stt = stt.as_str().filter(|stt| is_technology(stt)).ok_or(BadClaim::invalid("stt"))?;
-        let claims = Self {
-            payload,
-            iat: time("iat", iat)?,
-            exp: time("exp", exp)?,
-            nbf: payload.claim(NBF).map(|nbf| time("nbf", nbf)).transpose()?,
-            sid: text("sid", SID)?,
-            local: text("local", LOCAL)?,
-            cid,
-            stt,
-            cip: match payload.claim(CIP) {
-                None => Cip::Any,
-                Some(claim) => Cip::read(claim).ok_or(BadClaim::invalid("cip"))?,
-            },
+        let cid = cid.as_str().filter(|cid| !cid.is_empty()).ok_or(&CID.invalid)?;
+        let stt = stt.as_str().filter(|stt| is_technology(stt)).ok_or(&STT.invalid)?;
+        let (iat, exp) = (time(&IAT, iat)?, time(&EXP, exp)?);
+        let nbf = match payload.claim(&NBF) {
+            None => None,
+            Some(nbf) => Some(time(&NBF, nbf)?),
         };
-        valid("geo", GEO, is_country_list)?;
-        valid("geo-tw", GEO_TW, is_window_list)?;
-        valid("asn", ASN, |asn| one_or_more(asn, |a| asn_number(a).is_some()))?;
-        Ok(claims)
+        let (sid, local) = (text(&SID)?, text(&LOCAL)?);
+        let cip = match payload.claim(&CIP) {
+            None => Cip::Any,
+            Some(claim) => Cip::read(claim).ok_or(&CIP.invalid)?,
+        };
+        valid(&GEO, is_country_list)?;
+        valid(&GEO_TW, is_window_list)?;
+        valid(&ASN, |asn| one_or_more(asn, |a| asn_number(a).is_some()))?;
+        Ok(Self { payload, iat, exp, nbf, sid, local, cid, stt, cip })
     }
 
     /// Whether a named group of the path has the value of the claim of the same name. `stt` ignores ASCII case; all
@@ -162,13 +162,13 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Whether the client's address is one of `cip`, or there is no `cip`.
+    /// Whether the client's address, in its one spelling, is one of `cip`, or there is no `cip`.
+    #[inline(always)]
     pub(crate) fn admits_address(&self, client: IpAddr) -> bool {
         match self.cip {
             Cip::Any => true,
-            Cip::Address(address) => address == bits(client),
+            Cip::V4(address) => client == IpAddr::V4(address),
             Cip::Other(cip) => {
-                let client = canonical(client);
                 any_of(cip, |c| c.as_str().and_then(parse_net).is_some_and(|net| net.contains(&client)))
             }
         }
@@ -176,10 +176,11 @@ impl<'a> Claims<'a> {
 
     /// Whether the token asks for geo-blocking at this instant: `geo` names a country, and `geo-tw` is absent, empty,
     /// or has a window that holds `now` (start inclusive, end exclusive).
+    #[inline(always)]
     pub(crate) fn blocks_by_country(&self, now: u64) -> bool {
-        let Some(geo) = self.payload.claim(GEO) else { return false };
+        let Some(geo) = self.payload.claim(&GEO) else { return false };
         geo.children().next().is_some()
-            && self.payload.claim(GEO_TW).is_none_or(|windows| {
+            && self.payload.claim(&GEO_TW).is_none_or(|windows| {
                 windows.children().next().is_none()
                     || windows.children().filter_map(window).any(|(start, end)| (start..end).contains(&now))
             })
@@ -187,32 +188,29 @@ impl<'a> Claims<'a> {
 
     /// Whether `geo` names the country.
     pub(crate) fn admits_country(&self, country: Country) -> bool {
-        self.payload.claim(GEO).is_some_and(|geo| {
+        self.payload.claim(&GEO).is_some_and(|geo| {
             geo.children().any(|code| code.as_str().and_then(Country::new) == Some(country))
         })
     }
 
     /// Whether the token is bound to networks at all.
+    #[inline(always)]
     pub(crate) fn names_asn(&self) -> bool {
-        self.payload.claim(ASN).is_some()
+        self.payload.claim(&ASN).is_some()
     }
 
     /// Whether `asn` names the network.
     pub(crate) fn admits_asn(&self, number: u32) -> bool {
-        self.payload.claim(ASN).is_some_and(|asn| any_of(asn, |a| asn_number(a) == Some(number)))
+        self.payload.claim(&ASN).is_some_and(|asn| any_of(asn, |a| asn_number(a) == Some(number)))
     }
 }
 
 impl<'a> Cip<'a> {
     /// An address, a network, or a list of one or more of either. The usual one address is read once and for all.
+    #[inline(always)]
     fn read(claim: Value<'a>) -> Option<Self> {
-        if let Some(text) = claim.as_str() {
-            if let Ok(address) = text.parse::<Ipv4Addr>() {
-                return Some(Self::Address(bits(IpAddr::V4(address))));
-            }
-            if let Ok(address) = text.parse::<Ipv6Addr>() {
-                return Some(Self::Address(bits(IpAddr::V6(address))));
-            }
+        if let Some(address) = claim.as_str().and_then(|text| text.parse().ok()) {
+            return Some(Self::V4(address));
         }
         let is_valid = one_or_more(claim, |c| c.as_str().and_then(parse_net).is_some());
         is_valid.then_some(Self::Other(claim))

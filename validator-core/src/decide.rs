@@ -213,11 +213,9 @@ impl<'a> Decider<'a> {
             }
             Fallback::Deny => Verdict::Deny { reason: Reason::NoRoute, status: Reason::NoRoute.status() },
         };
-        let path = facts.path;
-        let mut decision =
-            Decision { verdict, route: None, session: None, monitored: Bindings::default(), listed, path };
-        refuse_claimed_session(&mut decision, policy, facts.request, facts.token, now, claimed, trace);
-        decision
+        let claimed = claims_blacklisted(&verdict, policy, facts.request, facts.token, now, claimed, trace);
+        let (verdict, listed) = after_claimed(verdict, listed, claimed, policy);
+        Decision { verdict, route: None, session: None, monitored: Bindings::default(), listed, path: facts.path }
     }
 
     /// What the route says. On one that was found behind a misplaced token, nothing passes.
@@ -254,17 +252,18 @@ impl<'a> Decider<'a> {
             }
             Err(reason) => refuse(route, reason, facts, out),
         };
-        let mut decision = Decision {
+        let unchecked = facts.token.filter(|_| !findings.segment_session_passed);
+        let claimed = claims_blacklisted(&verdict, policy, facts.request, unchecked, now, claimed, trace);
+        let (verdict, listed) = after_claimed(verdict, listed, claimed, policy);
+        // Made last, so that it is written where it goes and not moved.
+        Decision {
             verdict,
             route: Some(index),
             session: findings.session,
             monitored: findings.monitored,
             listed,
             path: facts.path,
-        };
-        let unchecked = facts.token.filter(|_| !findings.segment_session_passed);
-        refuse_claimed_session(&mut decision, policy, facts.request, unchecked, now, claimed, trace);
-        decision
+        }
     }
 }
 
@@ -273,55 +272,62 @@ fn is_ambiguous(segment: Option<&[u8]>) -> bool {
     segment.is_some_and(|segment| uri::check_token(segment).is_err())
 }
 
-/// Refuses a request on a session port whose token segment claims a blacklisted session, where nothing else has refused
-/// it outright.
+/// Verdict and listing of a request of which it is known whether its token segment claims a blacklisted session, on a session
+/// port. It is refused for that where nothing else has refused it outright.
 ///
 /// The kernel does so there without checking a token, and what it refuses must not pass where it does not look. Its
 /// answer is this one, so a redirect or forward gives way to it.
 #[inline(always)]
-fn refuse_claimed_session<'a, T: Trace>(
-    decision: &mut Decision<'a>,
+fn after_claimed<'a>(
+    verdict: Verdict<'a>,
+    listed: Option<Reason>,
+    is_blacklisted: bool,
+    policy: &Policy,
+) -> (Verdict<'a>, Option<Reason>) {
+    let reason = Reason::SessionBlacklisted;
+    match is_blacklisted {
+        false => (verdict, listed),
+        true if policy.prefilter.monitor => (verdict, listed.or(Some(reason))),
+        true => (Verdict::Deny { reason, status: reason.status() }, listed),
+    }
+}
+
+/// Whether that is to be done.
+#[inline(always)]
+fn claims_blacklisted<T: Trace>(
+    verdict: &Verdict<'_>,
     policy: &Policy,
     request: &Request<'_>,
     segment: Option<&[u8]>,
     now: u64,
     scratch: &mut ClaimedScratch,
     trace: &mut T,
-) {
-    let Some(segment) = segment else { return };
-    if !policy.sessions.is_empty()
-        && !matches!(decision.verdict, Verdict::Deny { .. })
+) -> bool {
+    let Some(segment) = segment else { return false };
+    !policy.sessions.is_empty()
+        && !matches!(verdict, Verdict::Deny { .. })
         && policy.prefilter.watches_sessions(request.destination)
-    {
-        refuse_if_blacklisted(decision, policy, request, segment, now, scratch, trace);
-    }
+        && finds_blacklisted(policy, request, segment, now, scratch, trace)
 }
 
 #[inline(never)]
-fn refuse_if_blacklisted<T: Trace>(
-    decision: &mut Decision<'_>,
+fn finds_blacklisted<T: Trace>(
     policy: &Policy,
     request: &Request<'_>,
     segment: &[u8],
     now: u64,
     scratch: &mut ClaimedScratch,
     trace: &mut T,
-) {
+) -> bool {
     let blacklisted = |sid: &str| policy.sessions.contains(sid, now);
-    let Some(session) = claimed::find(segment, scratch, blacklisted) else { return };
-    let monitor = policy.prefilter.monitor;
+    let Some(session) = claimed::find(segment, scratch, blacklisted) else { return false };
     let is = if request.destination.is_some() { "is" } else { "may be" };
-    let effect = if monitor { "let through by monitor mode" } else { "refused" };
+    let effect = if policy.prefilter.monitor { "let through by monitor mode" } else { "refused" };
     trace.note(
         "session",
         format_args!("{session:?} is blacklisted, and the port {is} a session port: {effect}"),
     );
-    let reason = Reason::SessionBlacklisted;
-    if monitor {
-        decision.listed = decision.listed.or(Some(reason));
-    } else {
-        decision.verdict = Verdict::Deny { reason, status: reason.status() };
-    }
+    true
 }
 
 /// What the checks learn on their way.

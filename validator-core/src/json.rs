@@ -51,12 +51,10 @@ struct Node {
 /// Stands for everything that is no plain integer. No claim may have a value as high as this.
 const NO_INTEGER: u64 = u64::MAX;
 
-/// Where in a text something starts, and where what follows does.
+/// Where in a text something starts, and above that, where what follows does. In one number, as it is written and read in one
+/// piece: a processor waits where it reads together what was just written apart.
 #[derive(Debug, Clone, Copy, Default)]
-struct Span {
-    start: u16,
-    end: u16,
-}
+struct Span(u32);
 
 /// A text is not long enough for others.
 const _: () = assert!(MAX_JSON + 2 * BLOCK <= u16::MAX as usize && MAX_NODES < u16::MAX as usize);
@@ -64,11 +62,12 @@ const _: () = assert!(MAX_JSON + 2 * BLOCK <= u16::MAX as usize && MAX_NODES < u
 impl Span {
     #[inline(always)]
     fn new(start: usize, end: usize) -> Self {
-        Self { start: start as u16, end: end as u16 }
+        Self(start as u32 | (end as u32) << 16)
     }
 
+    #[inline(always)]
     fn range(self) -> core::ops::Range<usize> {
-        self.start.into()..self.end.into()
+        usize::from(self.0 as u16)..(self.0 >> 16) as usize
     }
 
     fn of(self, text: &[u8]) -> &[u8] {
@@ -204,7 +203,7 @@ fn find_quotes(text: &Text, len: usize, quotes: &mut Quotes) -> bool {
 
 /// Reads a plain text whose outermost value is of the usual kind: an object of strings, integers and empty lists, without white
 /// space, whose names have places of their own. False where it is another; then nothing is said of it.
-#[inline(always)]
+#[inline(never)]
 fn read_usual(
     text: &Text,
     len: usize,
@@ -213,24 +212,10 @@ fn read_usual(
     places: &mut [u16; PLACES],
     between: &mut impl FnMut(),
 ) -> bool {
-    const MASK: usize = size_of::<Quotes>() / size_of::<u64>() - 1;
     const OPEN: u64 = u16::from_le_bytes(*b"{\"") as u64;
     const COLON: u64 = u16::from_le_bytes(*b"\":") as u64;
     const COMMA: u64 = u16::from_le_bytes(*b",\"") as u64;
-    let word = |at: usize| {
-        let bytes = text.get(at..).and_then(<[u8]>::first_chunk);
-        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
-    };
-    // The first quote at or behind a place. There is none in what lies behind the text, which ends every string.
-    let next_quote = |at: usize| {
-        let mut block = at / BLOCK;
-        let mut quotes_here = quotes[block & MASK] >> (at % BLOCK) << (at % BLOCK);
-        while quotes_here == 0 && block < len / BLOCK {
-            block += 1;
-            quotes_here = quotes[block & MASK];
-        }
-        block * BLOCK + quotes_here.trailing_zeros() as usize
-    };
+    let word = |at| word(text, at).unwrap_or_default();
     if word(0) & 0xffff != OPEN {
         return false;
     }
@@ -238,7 +223,7 @@ fn read_usual(
     let mut seen = 0_u64;
     let mut start = 2;
     for index in 1..=MAX_MEMBERS {
-        let end = next_quote(start);
+        let end = next_quote(quotes, len, start);
         let key = key_of(word(start), end - start);
         let place = place(key);
         if seen >> place & 1 != 0 {
@@ -255,7 +240,7 @@ fn read_usual(
         let mut integer = NO_INTEGER;
         let (kind, span, behind) = match (after >> 16) as u8 {
             b'"' => {
-                let end = next_quote(value + 1);
+                let end = next_quote(quotes, len, value + 1);
                 (Kind::String, Span::new(value + 1, end), end + 1)
             }
             b'1'..=b'9' => {
@@ -278,18 +263,34 @@ fn read_usual(
     false
 }
 
+/// The first quote at or behind a place; without one, a place behind the text.
+#[inline(always)]
+fn next_quote(quotes: &Quotes, len: usize, at: usize) -> usize {
+    const WORDS: usize = size_of::<Quotes>() / size_of::<u64>();
+    let mut block = at / BLOCK;
+    let mut here = quotes[block % WORDS] >> (at % BLOCK) << (at % BLOCK);
+    while here == 0 && block < len / BLOCK {
+        block += 1;
+        here = quotes[block % WORDS];
+    }
+    block * BLOCK + here.trailing_zeros() as usize
+}
+
+/// The next [`WORD`] bytes from a place in the text, the first one lowest.
+#[inline(always)]
+fn word(text: &Text, at: usize) -> Option<u64> {
+    text.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
 /// The value of the digits at a place, as far as [`Node::integer`] goes, and the place behind them.
 #[inline(always)]
 fn digits(text: &Text, start: usize) -> (u64, usize) {
     let mut at = start;
     let mut value = 0;
     // Times have ten digits.
-    if let Some(word) = text.get(start..).and_then(<[u8]>::first_chunk) {
-        let word = u64::from_le_bytes(*word);
-        if are_digits(word) {
-            value = eight_digits(word);
-            at += WORD;
-        }
+    if let Some(word) = word(text, start).filter(|word| are_digits(*word)) {
+        value = eight_digits(word);
+        at += WORD;
     }
     while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
         value = u64::wrapping_add(u64::wrapping_mul(value, 10), u64::from(digit));
@@ -576,35 +577,22 @@ impl Reader<'_> {
         if !self.is_plain {
             return self.any_string(start);
         }
-        let end = self.next_quote(start)?;
-        Ok((Span::new(start, end), key_of(self.word(start)?, end - start), end + 1))
-    }
-
-    /// The first quote at or behind a place.
-    #[inline(always)]
-    fn next_quote(&self, at: usize) -> Result<usize, JsonError> {
-        let (mut block, mut skipped) = (at / BLOCK, at % BLOCK);
-        loop {
-            let quotes = self.quotes[block % size_of::<Quotes>().div_ceil(8)] >> skipped;
-            if quotes != 0 {
-                return Ok(block * BLOCK + skipped + quotes.trailing_zeros() as usize);
-            }
-            (block, skipped) = (block + 1, 0);
-            if block > self.len / BLOCK {
-                return Err(JsonError::Syntax);
-            }
+        let end = next_quote(self.quotes, self.len, start);
+        if end >= self.len {
+            return Err(JsonError::Syntax);
         }
+        Ok((Span::new(start, end), key_of(word(self.text, start).ok_or(JsonError::Syntax)?, end - start), end + 1))
     }
 
     /// A string of a text that is not plain. Most hold no escape even there.
     #[inline(never)]
     fn any_string(&mut self, start: usize) -> Result<(Span, u64, usize), JsonError> {
-        let first = self.word(start)?;
+        let first = word(self.text, start).ok_or(JsonError::Syntax)?;
         let mut at = start;
         let mut ends = string_ends(first);
         while ends == 0 {
             at += WORD;
-            ends = string_ends(self.word(at)?);
+            ends = string_ends(word(self.text, at).ok_or(JsonError::Syntax)?);
         }
         at += (ends.trailing_zeros() / 8) as usize;
         if self.byte(at) == b'"' {
@@ -749,13 +737,6 @@ impl Reader<'_> {
             at += 1;
         }
         (self.byte(at), at)
-    }
-
-    /// The next [`WORD`] bytes from a place in the text, the first one lowest.
-    #[inline(always)]
-    fn word(&self, at: usize) -> Result<u64, JsonError> {
-        let bytes = self.text.get(at..).and_then(<[u8]>::first_chunk).ok_or(JsonError::Syntax)?;
-        Ok(u64::from_le_bytes(*bytes))
     }
 }
 

@@ -196,9 +196,9 @@ impl<'a> Mac<'a> {
         end_inner(&mut self.state, rest, BLOCK + self.message.len());
     }
 
-    /// Whether `mac` is the MAC of the message, which was taken in, compared in constant time.
+    /// Whether `mac` is the whole MAC of the message, which was taken in, compared in constant time.
     #[inline(always)]
-    pub(crate) fn is(&self, mac: &[u8; MAC]) -> bool {
+    pub(crate) fn is(&self, mac: &[u8]) -> bool {
         same(&self.key.end_outer(self.state), mac)
     }
 }

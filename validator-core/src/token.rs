@@ -20,6 +20,7 @@ pub(crate) struct TokenScratch {
     header: Tape,
     payload: Tape,
     letters: Box<Letters>,
+    signature: [u8; MAC],
 }
 
 impl TokenScratch {
@@ -29,6 +30,7 @@ impl TokenScratch {
             header: Tape::new(),
             payload: Tape::new(),
             letters: Box::new([0; _]),
+            signature: [0; MAC],
         }
     }
 }
@@ -75,8 +77,8 @@ pub(crate) struct Unverified<'a> {
     token: &'a [u8],
     /// Length of what is under the signature: header, dot, payload.
     signed: usize,
-    /// `None` if it has another length than every MAC.
-    signature: Option<[u8; MAC]>,
+    /// Empty if it has another length than every MAC.
+    signature: &'a [u8],
     header: Header<'a>,
     payload: Payload<'a>,
     /// The MAC by the key that the token will most likely want, begun already.
@@ -96,7 +98,7 @@ struct Header<'a> {
 #[derive(Debug)]
 pub(crate) struct Verified<'a> {
     payload: Payload<'a>,
-    claims: Result<Claims<'a>, BadClaim>,
+    claims: Result<Claims<'a>, &'static BadClaim>,
 }
 
 impl<'a> Unverified<'a> {
@@ -116,7 +118,7 @@ impl<'a> Unverified<'a> {
         if token.len() > MAX_TOKEN {
             return Err(Malformed::Length);
         }
-        let TokenScratch { headers, header: header_tape, payload: payload_tape, letters } = scratch;
+        let TokenScratch { headers, header: header_tape, payload: payload_tape, letters, signature } = scratch;
         let known = headers.find(token);
         let header_len = match known {
             Some(index) => headers.get(index).letters.len(),
@@ -135,7 +137,7 @@ impl<'a> Unverified<'a> {
         let mut hash = || begun.iter_mut().for_each(Mac::step);
 
         hash();
-        let (len, signature) = decode_both(payload, given, letters, payload_tape.text())?;
+        let (len, signature) = decode_both(payload, given, letters, payload_tape.text(), signature)?;
         let payload = Payload(read_object(len, payload_tape, hash)?);
         Ok(Self { token, signed, signature, header, payload, begun })
     }
@@ -147,6 +149,7 @@ impl<'a> Unverified<'a> {
     ///
     /// # Errors
     /// [`Reason::AlgorithmNotAllowed`] or [`Reason::KeyUnknown`].
+    #[inline(always)]
     pub(crate) fn slot(&self, keys: &'a KeyRing, now: u64) -> Result<&'a Slot, Reason> {
         if !self.header.is_hs256 {
             return Err(Reason::AlgorithmNotAllowed);
@@ -156,6 +159,7 @@ impl<'a> Unverified<'a> {
         keys.effective_at(kid, iat, now).ok_or(Reason::KeyUnknown)
     }
 
+    #[inline(always)]
     pub(crate) fn kid(&self) -> Option<&'a str> {
         self.header.kid
     }
@@ -166,6 +170,7 @@ impl<'a> Unverified<'a> {
     }
 
     /// The bytes under the signature: header, dot, payload.
+    #[inline(always)]
     pub(crate) fn signed(&self) -> &'a [u8] {
         &self.token[..self.signed]
     }
@@ -181,7 +186,7 @@ impl<'a> Unverified<'a> {
         mac.end();
         // Nobody learns of them before the signature is found to be good.
         let claims = Claims::read(self.payload);
-        if !self.signature.is_some_and(|signature| mac.is(&signature)) {
+        if !mac.is(self.signature) {
             return Err(Reason::SignatureInvalid);
         }
         // Only a good token's: nobody else may drive out what others need.
@@ -210,11 +215,13 @@ impl<'a> Header<'a> {
 impl<'a> Verified<'a> {
     /// # Errors
     /// The first claim that is missing or not as it must be.
-    pub(crate) fn claims(&self) -> Result<&Claims<'a>, BadClaim> {
+    #[inline(always)]
+    pub(crate) fn claims(&self) -> Result<&Claims<'a>, &'static BadClaim> {
         self.claims.as_ref().map_err(|bad| *bad)
     }
 
     /// The session, where it is a string; for diagnosis of tokens that fail later.
+    #[inline(always)]
     pub(crate) fn session(&self) -> Option<&'a str> {
         self.payload.session()
     }
@@ -255,18 +262,19 @@ const STEP: usize = 32;
 /// Room for the letters of a payload and a signature, each filled up, in [`decode_both`].
 type Letters = [u8; MAX_TOKEN + 2 * STEP + 2 * GROUP];
 
-/// Decodes payload and signature as [`decode`] would. Gives the payload's number of bytes, and the signature if that has the
-/// length of one.
+/// Decodes payload and signature as [`decode`] would. Gives the payload's number of bytes, and the signature, empty if it has
+/// another length than every MAC.
 ///
 /// A decoder takes many letters in one step, and those that are left over one by one. So both are decoded as one text that
 /// is filled up to where nothing is left over. The filling is letters of zeros: stray bits show in the byte behind.
 #[inline(always)]
-fn decode_both(
+fn decode_both<'a>(
     payload: &[u8],
     signature: &[u8],
     letters: &mut Letters,
     buffer: &mut [u8],
-) -> Result<(usize, Option<[u8; MAC]>), Malformed> {
+    mac: &'a mut [u8; MAC],
+) -> Result<(usize, &'a [u8]), Malformed> {
     let Ok(signature) = <&[u8; SIGNATURE_LETTERS]>::try_from(signature) else {
         return decode_unusual(payload, signature, buffer);
     };
@@ -284,14 +292,15 @@ fn decode_both(
     letters[behind + SIGNATURE_LETTERS..].fill(ZERO);
     decode(letters, buffer)?;
     let (len, start) = (payload.len() * 3 / GROUP, 3 * groups);
-    let Some(mac) = buffer.get(start..).and_then(|buffer| buffer.first_chunk::<{ MAC + 1 }>()) else {
+    let Some((decoded, [last, ..])) = buffer.get(start..).and_then(|buffer| buffer.split_first_chunk()) else {
         return Err(Malformed::Base64);
     };
-    let stray = if len < start { buffer[len] } else { 0 } | mac[MAC];
+    let stray = if len < start { buffer[len] } else { 0 } | last;
     if stray != 0 {
         return Err(Malformed::Base64);
     }
-    Ok((len, mac.first_chunk().copied()))
+    *mac = *decoded;
+    Ok((len, mac))
 }
 
 /// Likewise where the signature can be none.
@@ -301,9 +310,9 @@ fn decode_unusual(
     payload: &[u8],
     signature: &[u8],
     buffer: &mut [u8],
-) -> Result<(usize, Option<[u8; MAC]>), Malformed> {
+) -> Result<(usize, &'static [u8]), Malformed> {
     decode(signature, buffer)?;
-    Ok((decode(payload, buffer)?, None))
+    Ok((decode(payload, buffer)?, &[]))
 }
 
 #[inline(always)]
@@ -346,11 +355,13 @@ mod tests {
             let mut letters: Letters = [left; _];
             let (mut together, mut apart) = ([left; MAX_JSON + 128], [left; MAX_JSON]);
             let expected = decode(signature.as_bytes(), &mut apart).and_then(|len| {
-                let mac = apart.first_chunk::<MAC>().copied().filter(|_| len == MAC);
+                let mac = if len == MAC { apart[..MAC].to_vec() } else { Vec::new() };
                 Ok((decode(payload.as_bytes(), &mut apart)?, mac))
             });
-            let found = decode_both(payload.as_bytes(), signature.as_bytes(), &mut letters, &mut together);
-            prop_assert_eq!(found, expected);
+            let mut mac = [left; MAC];
+            let found = decode_both(payload.as_bytes(), signature.as_bytes(), &mut letters, &mut together, &mut mac);
+            let found = found.map(|(len, mac)| (len, mac.to_vec()));
+            prop_assert_eq!(&found, &expected);
             if let Ok((len, _)) = found {
                 prop_assert_eq!(&together[..len], &apart[..len]);
             }
@@ -362,7 +373,8 @@ mod tests {
         let payload = "A".repeat(MAX_TOKEN - SIGNATURE_LETTERS - 2);
         let mut letters: Letters = [0; _];
         let mut tape = Tape::new();
-        let found = decode_both(payload.as_bytes(), &[ZERO; SIGNATURE_LETTERS], &mut letters, tape.text());
-        assert_eq!(found, Ok((payload.len() * 3 / GROUP, Some([0; MAC]))));
+        let (zeros, mut mac) = ([ZERO; SIGNATURE_LETTERS], [1; MAC]);
+        let found = decode_both(payload.as_bytes(), &zeros, &mut letters, tape.text(), &mut mac);
+        assert_eq!(found, Ok((payload.len() * 3 / GROUP, &[0; MAC][..])));
     }
 }

@@ -94,6 +94,7 @@ pub(crate) enum Spelling {
 ///
 /// # Errors
 /// An [`Ambiguity`] of the rest.
+#[inline(always)]
 pub(crate) fn split(target: &[u8]) -> Result<Split<'_>, Ambiguity> {
     if target.len() > MAX_TARGET {
         return Err(Ambiguity::Length);
