@@ -3,10 +3,10 @@
 use crate::geo::Country;
 use crate::json::{self, Kind, Value};
 use crate::limits::MAX_INTEGER;
-use crate::net::parse_net;
+use crate::net::{canonical, parse_net, parse_v4};
 use crate::reason::Reason;
 use crate::uri::percent_decoded;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 
 /// The payload of a token: an object whose members are the claims.
 #[derive(Debug, Clone, Copy)]
@@ -41,19 +41,10 @@ pub(crate) struct Claims<'a> {
     pub(crate) nbf: Option<u64>,
     pub(crate) sid: Option<&'a str>,
     pub(crate) local: Option<&'a str>,
-    cid: &'a str,
-    stt: &'a str,
-    cip: Cip<'a>,
-}
-
-/// Addresses that a token is bound to.
-#[derive(Debug, Clone, Copy)]
-enum Cip<'a> {
-    Any,
-    /// One of IPv4.
-    V4(Ipv4Addr),
-    /// One of IPv6, a network, or a list of either.
-    Other(Value<'a>),
+    cid: &'a [u8],
+    stt: &'a [u8],
+    /// `cip`, where it is one address of IPv4: the usual case is read once and for all.
+    address: Option<u32>,
 }
 
 /// A claim that is missing or not as it must be.
@@ -116,22 +107,23 @@ impl<'a> Claims<'a> {
         let valid = |known: &'static Known, check: fn(Value<'_>) -> bool| {
             if payload.claim(known).is_none_or(check) { Ok(()) } else { Err(&known.invalid) }
         };
-        let cid = cid.as_str().filter(|cid| !cid.is_empty()).ok_or(&CID.invalid)?;
-        let stt = stt.as_str().filter(|stt| is_technology(stt)).ok_or(&STT.invalid)?;
+        let cid = cid.as_bytes().filter(|cid| !cid.is_empty()).ok_or(&CID.invalid)?;
+        let stt = stt.as_bytes().filter(|stt| is_technology(stt)).ok_or(&STT.invalid)?;
         let (iat, exp) = (time(&IAT, iat)?, time(&EXP, exp)?);
         let nbf = match payload.claim(&NBF) {
             None => None,
             Some(nbf) => Some(time(&NBF, nbf)?),
         };
         let (sid, local) = (text(&SID)?, text(&LOCAL)?);
-        let cip = match payload.claim(&CIP) {
-            None => Cip::Any,
-            Some(claim) => Cip::read(claim).ok_or(&CIP.invalid)?,
-        };
+        let cip = payload.claim(&CIP);
+        let address = cip.and_then(Value::as_bytes).and_then(parse_v4);
+        if address.is_none() && cip.is_some_and(|cip| !is_address_list(cip)) {
+            return Err(&CIP.invalid);
+        }
         valid(&GEO, is_country_list)?;
         valid(&GEO_TW, is_window_list)?;
         valid(&ASN, |asn| one_or_more(asn, |a| asn_number(a).is_some()))?;
-        Ok(Self { payload, iat, exp, nbf, sid, local, cid, stt, cip })
+        Ok(Self { payload, iat, exp, nbf, sid, local, cid, stt, address })
     }
 
     /// Whether a named group of the path has the value of the claim of the same name. `stt` ignores ASCII case; all
@@ -139,12 +131,12 @@ impl<'a> Claims<'a> {
     /// with its literal.
     pub(crate) fn equals_group(&self, name: &str, group: &[u8], has_escapes: bool) -> bool {
         let expected = match name {
-            "cid" => self.cid.as_bytes(),
-            "stt" => self.stt.as_bytes(),
+            "cid" => self.cid,
+            "stt" => self.stt,
             _ => {
                 let Some(claim) = self.payload.0.get(name) else { return false };
                 let text = match claim.kind() {
-                    Kind::String => claim.as_str().map(str::as_bytes),
+                    Kind::String => claim.as_bytes(),
                     Kind::Number => claim.number(),
                     _ => None,
                 };
@@ -162,16 +154,13 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Whether the client's address, in its one spelling, is one of `cip`, or there is no `cip`.
+    /// Whether the client's address is one of `cip`, or there is no `cip`.
     #[inline(always)]
-    pub(crate) fn admits_address(&self, client: IpAddr) -> bool {
-        match self.cip {
-            Cip::Any => true,
-            Cip::V4(address) => client == IpAddr::V4(address),
-            Cip::Other(cip) => {
-                any_of(cip, |c| c.as_str().and_then(parse_net).is_some_and(|net| net.contains(&client)))
-            }
+    pub(crate) fn admits_address(&self, client: &IpAddr) -> bool {
+        if let (Some(address), IpAddr::V4(client)) = (self.address, client) {
+            return client.to_bits() == address;
         }
+        self.payload.claim(&CIP).is_none_or(|cip| names_address(cip, *client))
     }
 
     /// Whether the token asks for geo-blocking at this instant: `geo` names a country, and `geo-tw` is absent, empty,
@@ -205,16 +194,15 @@ impl<'a> Claims<'a> {
     }
 }
 
-impl<'a> Cip<'a> {
-    /// An address, a network, or a list of one or more of either. The usual one address is read once and for all.
-    #[inline(always)]
-    fn read(claim: Value<'a>) -> Option<Self> {
-        if let Some(address) = claim.as_str().and_then(|text| text.parse().ok()) {
-            return Some(Self::V4(address));
-        }
-        let is_valid = one_or_more(claim, |c| c.as_str().and_then(parse_net).is_some());
-        is_valid.then_some(Self::Other(claim))
-    }
+/// Whether this is an address, a network, or a list of one or more of either.
+fn is_address_list(cip: Value<'_>) -> bool {
+    one_or_more(cip, |c| c.as_str().and_then(parse_net).is_some())
+}
+
+/// Whether any of them has this address, in any of its spellings.
+fn names_address(cip: Value<'_>, client: IpAddr) -> bool {
+    let client = canonical(client);
+    any_of(cip, |c| c.as_str().and_then(parse_net).is_some_and(|net| net.contains(&client)))
 }
 
 /// Whether `check` holds for the value itself or, if it is a list, for each of its one or more elements.
@@ -233,8 +221,8 @@ fn any_of(value: Value<'_>, check: impl Fn(Value<'_>) -> bool) -> bool {
     }
 }
 
-fn is_technology(stt: &str) -> bool {
-    ["dash", "hls", "mss"].iter().any(|known| stt.eq_ignore_ascii_case(known))
+fn is_technology(stt: &[u8]) -> bool {
+    ["dash", "hls", "mss"].iter().any(|known| stt.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 fn is_country_list(geo: Value<'_>) -> bool {

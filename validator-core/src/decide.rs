@@ -525,7 +525,7 @@ impl<'a> JwtChecker<'_, 'a> {
         })?;
         let is_segment = facts.token.is_some_and(|segment| core::ptr::eq(segment, token));
         self.findings.segment_decoded = is_segment;
-        let slot = unverified.slot(&policy.keys, now)?;
+        let slot = unverified.slot(now)?;
         let kid = unverified.kid().unwrap_or_default();
         trace.note("key", format_args!("kid {kid:?}, slot {}", slot.slot));
         trace.note("hashed", format_args!("HS256 of {}", Bytes(unverified.signed())));
@@ -574,7 +574,7 @@ impl<'a> JwtChecker<'_, 'a> {
             return Err(Reason::PathMismatch);
         }
 
-        let client = facts.client();
+        let client = || facts.client();
         let unknown = check.unknown_place_passes;
         let watch = check.monitored;
         let seen = &mut self.findings.monitored;
@@ -583,21 +583,22 @@ impl<'a> JwtChecker<'_, 'a> {
                 return Ok(());
             }
             let effect = if watched { "let through by monitor mode" } else { "refused" };
-            trace.note("binding", format_args!("{name} does not hold for {client}: {effect}"));
+            trace.note("binding", format_args!("{name} does not hold for {}: {effect}", client()));
             *seen = watched;
             if watched { Ok(()) } else { Err(reason) }
         };
-        bind("cip", claims.admits_address(client), watch.cip, Reason::IpMismatch, &mut seen.cip)?;
+        let holds = claims.admits_address(&facts.request.client);
+        bind("cip", holds, watch.cip, Reason::IpMismatch, &mut seen.cip)?;
         if claims.blocks_by_country(now) {
             let holds = facts.country().map_or(unknown, |country| claims.admits_country(country));
             bind("geo", holds, watch.geo, Reason::GeoBlocked, &mut seen.geo)?;
         }
         if let Some(local) = claims.local {
-            let holds = facts.geo.city_is(client, &mut |name| same_name(name, local)).unwrap_or(unknown);
+            let holds = facts.geo.city_is(client(), &mut |name| same_name(name, local)).unwrap_or(unknown);
             bind("local", holds, watch.local, Reason::LocalityMismatch, &mut seen.local)?;
         }
         if claims.names_asn() {
-            let holds = facts.geo.asn(client).map_or(unknown, |number| claims.admits_asn(number));
+            let holds = facts.geo.asn(client()).map_or(unknown, |number| claims.admits_asn(number));
             bind("asn", holds, watch.asn, Reason::AsnMismatch, &mut seen.asn)?;
         }
         Ok(())

@@ -73,10 +73,6 @@ impl Span {
     fn of(self, text: &[u8]) -> &[u8] {
         text.get(self.range()).unwrap_or_default()
     }
-
-    fn of_text(self, text: &str) -> &str {
-        text.get(self.range()).unwrap_or_default()
-    }
 }
 
 /// Bytes of a word.
@@ -174,8 +170,10 @@ impl Tape {
         }
         // At the end, once and for all strings: escapes were decoded to whole characters, so nothing that was not UTF-8
         // has become so.
-        let text = core::str::from_utf8(&self.text[..len]).map_err(|_| JsonError::Syntax)?;
-        Ok(Value { text, tape: self, index: 0 })
+        if !is_plain && core::str::from_utf8(&self.text[..len]).is_err() {
+            return Err(JsonError::Syntax);
+        }
+        Ok(Value { tape: self, index: 0 })
     }
 }
 
@@ -304,8 +302,7 @@ fn digits(text: &Text, start: usize) -> (u64, usize) {
 /// A value of a text that was read whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Value<'a> {
-    text: &'a str,
-    /// The nodes up to the end of the root's are this text's.
+    /// The nodes up to the end of the root's are its text's.
     tape: &'a Tape,
     index: usize,
 }
@@ -366,7 +363,7 @@ impl<'a> Value<'a> {
     }
 
     pub(crate) fn name(self) -> &'a [u8] {
-        self.node().name.of(self.text.as_bytes())
+        self.node().name.of(&*self.tape.text)
     }
 
     /// [`key`] of the name.
@@ -374,9 +371,16 @@ impl<'a> Value<'a> {
         self.node().key
     }
 
-    pub(crate) fn as_str(self) -> Option<&'a str> {
+    /// The bytes of a string.
+    #[inline(always)]
+    pub(crate) fn as_bytes(self) -> Option<&'a [u8]> {
         let node = self.node();
-        (node.kind == Kind::String).then(|| node.text.of_text(self.text))
+        (node.kind == Kind::String).then(|| node.text.of(&*self.tape.text))
+    }
+
+    pub(crate) fn as_str(self) -> Option<&'a str> {
+        // Of a text that is UTF-8 as a whole, so this never fails.
+        core::str::from_utf8(self.as_bytes()?).ok()
     }
 
     /// The elements of an array.
@@ -394,7 +398,7 @@ impl<'a> Value<'a> {
     /// The literal text of a number.
     pub(crate) fn number(self) -> Option<&'a [u8]> {
         let node = self.node();
-        (node.kind == Kind::Number).then(|| node.text.of(self.text.as_bytes()))
+        (node.kind == Kind::Number).then(|| node.text.of(&*self.tape.text))
     }
 }
 

@@ -315,11 +315,16 @@ impl KeyRing {
     /// `iat`, unless it has ended. An older slot never steps in for one that has ended.
     #[must_use]
     pub fn effective_at(&self, kid: &str, iat: u64, now: u64) -> Option<&Slot> {
-        let slots = self.slots(kid);
-        let after = slots.partition_point(|slot| slot.slot <= iat);
-        let slot = slots.get(after.checked_sub(1)?)?;
-        slot.until.is_none_or(|until| now < until).then_some(slot)
+        effective_at(self.slots(kid), iat, now)
     }
+}
+
+/// Likewise of the slots of one secret.
+#[inline(always)]
+pub(crate) fn effective_at(slots: &[Slot], iat: u64, now: u64) -> Option<&Slot> {
+    let after = slots.partition_point(|slot| slot.slot <= iat);
+    let slot = slots.get(after.checked_sub(1)?)?;
+    slot.until.is_none_or(|until| now < until).then_some(slot)
 }
 
 #[cfg(test)]

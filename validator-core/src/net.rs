@@ -25,6 +25,34 @@ pub fn parse_net(text: &str) -> Option<IpNet> {
     }
 }
 
+/// Reads an address of IPv4 as the standard library does, in fewer steps.
+#[inline(always)]
+pub(crate) fn parse_v4(text: &[u8]) -> Option<u32> {
+    // Each number so far, the one at hand lowest; and that one's digits.
+    let (mut numbers, mut number, mut digits, mut dots) = (0_u32, 0_u32, 0, 0);
+    for &byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit <= 9 {
+            // No leading zeros.
+            if digits > 0 && number == 0 {
+                return None;
+            }
+            number = number * 10 + u32::from(digit);
+            digits += 1;
+            if number > 255 {
+                return None;
+            }
+        } else if byte == b'.' && digits > 0 && dots < 3 {
+            numbers = numbers << 8 | number;
+            (number, digits) = (0, 0);
+            dots += 1;
+        } else {
+            return None;
+        }
+    }
+    (digits > 0 && dots == 3).then_some(numbers << 8 | number)
+}
+
 /// A set of networks; look-up is logarithmic in their number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetSet {
@@ -49,7 +77,11 @@ impl NetSet {
 
     /// Whether the address, in any of its spellings, is in the set.
     #[must_use]
+    #[inline]
     pub fn contains(&self, ip: IpAddr) -> bool {
+        if self.is_empty() {
+            return false;
+        }
         match canonical(ip) {
             IpAddr::V4(v4) => in_ranges(&self.v4, v4.to_bits()),
             IpAddr::V6(v6) => in_ranges(&self.v6, v6.to_bits()),
@@ -127,6 +159,7 @@ fn in_ranges<N: Ord + Copy>(ranges: &[(N, N)], value: N) -> bool {
 mod tests {
     use super::*;
     use alloc::vec;
+    use core::net::Ipv4Addr;
     use proptest::prelude::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -184,6 +217,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn addresses_are_read_as_by_the_standard_library(text in "[0-9]{1,3}(\\.[0-9]{0,3}){2,4}|[0-9.a:]{0,16}") {
+            let expected = text.parse::<Ipv4Addr>().ok().map(Ipv4Addr::to_bits);
+            prop_assert_eq!(parse_v4(text.as_bytes()), expected, "{}", text);
+        }
+
+        #[test]
+        fn every_address_is_read(bits in any::<u32>()) {
+            let text = alloc::string::ToString::to_string(&Ipv4Addr::from_bits(bits));
+            prop_assert_eq!(parse_v4(text.as_bytes()), Some(bits));
+        }
+
         #[test]
         fn agrees_with_a_linear_search(
             nets in prop::collection::vec((any::<u32>(), 20u8..=32), 0..20),

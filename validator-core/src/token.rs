@@ -4,7 +4,7 @@ mod headers;
 
 use crate::claims::{BadClaim, Claims, Payload};
 use crate::json::{JsonError, Tape, Value};
-use crate::keys::{Key, KeyRing, MAC, Mac, Slot};
+use crate::keys::{Key, KeyRing, MAC, Mac, Slot, effective_at};
 use crate::limits::MAX_TOKEN;
 use crate::reason::Reason;
 use alloc::boxed::Box;
@@ -80,6 +80,8 @@ pub(crate) struct Unverified<'a> {
     /// Empty if it has another length than every MAC.
     signature: &'a [u8],
     header: Header<'a>,
+    /// Of the secret that the header names.
+    slots: &'a [Slot],
     payload: Payload<'a>,
     /// The MAC by the key that the token will most likely want, begun already.
     begun: Option<Mac<'a>>,
@@ -132,14 +134,15 @@ impl<'a> Unverified<'a> {
             Some(index) => Header { is_hs256: true, kid: Some(&headers.get(index).kid), new: None },
             None => Header::read(&token[..header_len], header_tape, headers)?,
         };
-        let slot = header.kid.filter(|_| known.is_some()).and_then(|kid| keys.effective_at(kid, now, now));
+        let slots = header.kid.map_or(&[][..], |kid| keys.slots(kid));
+        let slot = if known.is_some() { effective_at(slots, now, now) } else { None };
         let mut begun = slot.map(|slot| Mac::new(&slot.key, &token[..signed]));
         let mut hash = || begun.iter_mut().for_each(Mac::step);
 
         hash();
         let (len, signature) = decode_both(payload, given, letters, payload_tape.text(), signature)?;
         let payload = Payload(read_object(len, payload_tape, hash)?);
-        Ok(Self { token, signed, signature, header, payload, begun })
+        Ok(Self { token, signed, signature, header, slots, payload, begun })
     }
 
     /// The slot that the token's `alg`, `kid` and `iat` point to.
@@ -150,13 +153,12 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// [`Reason::AlgorithmNotAllowed`] or [`Reason::KeyUnknown`].
     #[inline(always)]
-    pub(crate) fn slot(&self, keys: &'a KeyRing, now: u64) -> Result<&'a Slot, Reason> {
+    pub(crate) fn slot(&self, now: u64) -> Result<&'a Slot, Reason> {
         if !self.header.is_hs256 {
             return Err(Reason::AlgorithmNotAllowed);
         }
-        let kid = self.kid().ok_or(Reason::KeyUnknown)?;
         let iat = self.payload.issued().unwrap_or(now);
-        keys.effective_at(kid, iat, now).ok_or(Reason::KeyUnknown)
+        effective_at(self.slots, iat, now).ok_or(Reason::KeyUnknown)
     }
 
     #[inline(always)]
@@ -223,7 +225,10 @@ impl<'a> Verified<'a> {
     /// The session, where it is a string; for diagnosis of tokens that fail later.
     #[inline(always)]
     pub(crate) fn session(&self) -> Option<&'a str> {
-        self.payload.session()
+        match &self.claims {
+            Ok(claims) => claims.sid,
+            Err(_) => self.payload.session(),
+        }
     }
 }
 

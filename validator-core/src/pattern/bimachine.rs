@@ -72,11 +72,13 @@ impl Bimachine {
     pub(super) fn is_plain_match(&self, haystack: &[u8]) -> bool {
         let mut note = self.end;
         for &byte in haystack.iter().rev() {
-            if self.settled.contains(&note) {
+            let Some(row) = row(&self.notes, note) else { return false };
+            let next = row[self.class(byte)];
+            // A settled note leads to itself, so only those that do need to be looked for.
+            if next == note && self.settled.contains(&note) {
                 break;
             }
-            let Some(row) = row(&self.notes, note) else { return false };
-            note = row[self.class(byte)];
+            note = next;
         }
         note != DEAD && self.notes[note as usize + self.class_count + START] != NO_MOVE
     }

@@ -74,6 +74,12 @@ impl Segments {
     }
 }
 
+/// Apart, as it needs much of the stack and is seldom asked.
+#[inline(never)]
+fn find_text(bytes: &[u8], text: &[u8]) -> Option<usize> {
+    memchr::memmem::find(bytes, text)
+}
+
 impl Segment {
     fn new(group: &Hir, end: &Hir) -> Option<Segment> {
         let HirKind::Capture(capture) = group.kind() else { return None };
@@ -100,7 +106,7 @@ impl Segment {
             let behind = haystack.get(self.min..)?;
             let found = match &*self.end {
                 [byte] => find(*byte, behind),
-                text => memchr::memmem::find(behind, text),
+                text => find_text(behind, text),
             };
             return found.map(|len| self.min + len);
         }
