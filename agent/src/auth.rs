@@ -106,7 +106,7 @@ impl Auth {
         let snapshot = self.judge.snapshot();
         let none = NetSet::default();
         let trusted = snapshot.config.auth.as_ref().map_or(&none, |auth| &auth.trusted_peers);
-        if connection.peer.is_some_and(|peer| !trusted.contains(peer)) {
+        if connection.peer.is_some_and(|peer| !trusted.contains(&peer)) {
             return Err(Refusal::PEER_UNTRUSTED);
         }
         let headers = request.headers();
@@ -127,7 +127,7 @@ impl Auth {
         let judged = self.judge.judge(&snapshot, &asked);
         let proxies = snapshot.config.gateway.as_ref().map_or(&none, |gateway| &gateway.trusted_proxies);
         if let Some(flow) = question.flow
-            && !proxies.contains(question.client)
+            && !proxies.contains(&question.client)
         {
             self.follow(flow, &judged);
         }

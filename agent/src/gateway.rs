@@ -233,7 +233,7 @@ fn origin(
 ) -> Result<Origin, Refusal> {
     let trusted = match connection.peer {
         _ if connection.passes_through => false,
-        Some(peer) => settings.trusted_proxies.contains(peer),
+        Some(peer) => settings.trusted_proxies.contains(&peer),
         None => true,
     };
     let peer = connection.peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));

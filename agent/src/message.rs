@@ -107,7 +107,7 @@ pub(crate) fn forwarded_client(
         let text = line.to_str().map_err(|_| Refusal::BAD_REQUEST)?;
         for entry in text.rsplit(',') {
             client = parse_address(entry.trim()).ok_or(Refusal::BAD_REQUEST)?;
-            if !trusted.contains(client) {
+            if !trusted.contains(&client) {
                 return Ok(client);
             }
         }

@@ -87,7 +87,7 @@ pub(crate) struct Direct {
 
 impl Direct {
     fn follow(&self, peer: SocketAddr, local: SocketAddr) -> Option<Followed> {
-        let direct = !self.trusted_proxies.contains(peer.ip().to_canonical());
+        let direct = !self.trusted_proxies.contains(&peer.ip());
         direct.then(|| self.flows.follow(flows::tcp(peer, local)))
     }
 }
@@ -170,7 +170,7 @@ async fn serve_connection<H: Handler>(
     };
     let mut preread = Vec::new();
     if let Some(trusted) = &limits.proxy_protocol
-        && connection.peer.is_none_or(|peer| trusted.contains(peer))
+        && connection.peer.is_none_or(|peer| trusted.contains(&peer))
     {
         let reading = proxy_protocol::read(&mut socket);
         match tokio::time::timeout(limits.timeouts.header, reading).await {

@@ -206,15 +206,17 @@ impl<'a> Decider<'a> {
         if is_ambiguous(facts.token) {
             return refused_before_routing(Reason::UriAmbiguous, listed);
         }
-        let verdict = match policy.fallback {
-            Fallback::Allow => {
-                let upstream_uri = upstream_uri(facts, &core::iter::empty(), out);
-                Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: None }
-            }
-            Fallback::Deny => Verdict::Deny { reason: Reason::NoRoute, status: Reason::NoRoute.status() },
+        let is_denied = policy.fallback == Fallback::Deny;
+        let claims = !is_denied && claims_blacklisted(policy, facts.request, facts.token, now, claimed, trace);
+        let (refused, listed) = refused_or_listed(claims, policy, listed);
+        let verdict = if let Some(reason) = refused {
+            Verdict::Deny { reason, status: reason.status() }
+        } else if is_denied {
+            Verdict::Deny { reason: Reason::NoRoute, status: Reason::NoRoute.status() }
+        } else {
+            let upstream_uri = upstream_uri(facts, &core::iter::empty(), out);
+            Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: None }
         };
-        let claimed = claims_blacklisted(&verdict, policy, facts.request, facts.token, now, claimed, trace);
-        let (verdict, listed) = after_claimed(verdict, listed, claimed, policy);
         Decision { verdict, route: None, session: None, monitored: Bindings::default(), listed, path: facts.path }
     }
 
@@ -245,24 +247,27 @@ impl<'a> Decider<'a> {
         if !findings.segment_decoded && is_ambiguous(facts.token) {
             return refused_before_routing(Reason::UriAmbiguous, listed);
         }
-        let verdict = match outcome {
-            Ok(()) => {
-                let upstream_uri = upstream_uri(facts, &stripped_parameters(&route.check), out);
-                Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: findings.session }
-            }
-            Err(reason) => refuse(route, reason, facts, out),
-        };
         let unchecked = facts.token.filter(|_| !findings.segment_session_passed);
-        let claimed = claims_blacklisted(&verdict, policy, facts.request, unchecked, now, claimed, trace);
-        let (verdict, listed) = after_claimed(verdict, listed, claimed, policy);
-        // Made last, so that it is written where it goes and not moved.
-        Decision {
-            verdict,
-            route: Some(index),
-            session: findings.session,
-            monitored: findings.monitored,
-            listed,
-            path: facts.path,
+        // A redirect or forward gives way to this.
+        let is_denied = outcome.is_err() && matches!(route.on_deny, OnDeny::Status);
+        let claims = !is_denied && claims_blacklisted(policy, facts.request, unchecked, now, claimed, trace);
+        let (session, monitored, path) = (findings.session, findings.monitored, facts.path);
+        let (refused, listed) = refused_or_listed(claims, policy, listed);
+        // Each is made where it goes, and not moved.
+        match (refused, outcome) {
+            (None, Ok(())) => {
+                let upstream_uri = upstream_uri(facts, &stripped_parameters(&route.check), out);
+                let verdict = Verdict::Allow { upstream_uri, cache_key: upstream_uri, session };
+                Decision { verdict, route: Some(index), session, monitored, listed, path }
+            }
+            (None, Err(reason)) => {
+                let verdict = refuse(route, reason, facts, out);
+                Decision { verdict, route: Some(index), session, monitored, listed, path }
+            }
+            (Some(reason), _) => {
+                let verdict = Verdict::Deny { reason, status: reason.status() };
+                Decision { verdict, route: Some(index), session, monitored, listed, path }
+            }
         }
     }
 }
@@ -272,30 +277,29 @@ fn is_ambiguous(segment: Option<&[u8]>) -> bool {
     segment.is_some_and(|segment| uri::check_token(segment).is_err())
 }
 
-/// Verdict and listing of a request of which it is known whether its token segment claims a blacklisted session, on a session
-/// port. It is refused for that where nothing else has refused it outright.
-///
-/// The kernel does so there without checking a token, and what it refuses must not pass where it does not look. Its
-/// answer is this one, so a redirect or forward gives way to it.
+/// Of a request of which it is known whether its token segment claims a blacklisted session, on a session port: what it is
+/// refused for, and why the lists would have refused it.
 #[inline(always)]
-fn after_claimed<'a>(
-    verdict: Verdict<'a>,
-    listed: Option<Reason>,
-    is_blacklisted: bool,
+fn refused_or_listed(
+    claims: bool,
     policy: &Policy,
-) -> (Verdict<'a>, Option<Reason>) {
-    let reason = Reason::SessionBlacklisted;
-    match is_blacklisted {
-        false => (verdict, listed),
-        true if policy.prefilter.monitor => (verdict, listed.or(Some(reason))),
-        true => (Verdict::Deny { reason, status: reason.status() }, listed),
+    listed: Option<Reason>,
+) -> (Option<Reason>, Option<Reason>) {
+    let reason = Some(Reason::SessionBlacklisted);
+    match claims {
+        false => (None, listed),
+        true if policy.prefilter.monitor => (None, listed.or(reason)),
+        true => (reason, listed),
     }
 }
 
-/// Whether that is to be done.
+/// Whether the token segment claims a blacklisted session, and the port is a session port. It is to be asked where nothing else
+/// has refused the request outright.
+///
+/// The kernel refuses such requests there without checking a token, and what it refuses must not pass where it does not
+/// look. Its answer is that of this refusal.
 #[inline(always)]
 fn claims_blacklisted<T: Trace>(
-    verdict: &Verdict<'_>,
     policy: &Policy,
     request: &Request<'_>,
     segment: Option<&[u8]>,
@@ -305,7 +309,6 @@ fn claims_blacklisted<T: Trace>(
 ) -> bool {
     let Some(segment) = segment else { return false };
     !policy.sessions.is_empty()
-        && !matches!(verdict, Verdict::Deny { .. })
         && policy.prefilter.watches_sessions(request.destination)
         && finds_blacklisted(policy, request, segment, now, scratch, trace)
 }
@@ -388,11 +391,11 @@ fn prefilter<T: Trace>(
     trace: &mut T,
 ) -> Result<(), Reason> {
     let lists = &policy.prefilter;
-    if lists.allow.contains(request.client) {
+    if lists.allow.contains(&request.client) {
         trace.note("prefilter", format_args!("{} is on the allow list", canonical(request.client)));
         return Ok(());
     }
-    if lists.deny.contains(request.client) {
+    if lists.deny.contains(&request.client) {
         trace.note("prefilter", format_args!("{} is on the deny list", canonical(request.client)));
         return Err(Reason::IpDenied);
     }

@@ -91,7 +91,7 @@ pub enum Countries {
 
 impl Service {
     pub(crate) fn covers(&self, destination: (IpAddr, u16)) -> bool {
-        self.addresses.contains(destination.0)
+        self.addresses.contains(&destination.0)
             && (self.ports.is_empty() || self.ports.contains(&destination.1))
     }
 

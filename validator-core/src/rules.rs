@@ -206,7 +206,7 @@ impl Condition {
             return facts.decoded_path.starts_with(start) != self.negated;
         }
         if let Test::InNets(nets) = &self.test {
-            return nets.contains(facts.request.client);
+            return nets.contains(&facts.request.client);
         }
         if let Test::Address(address) = &self.test {
             return (facts.client() == *address) != self.negated;

@@ -139,7 +139,7 @@ pub(crate) fn check_token(segment: &[u8]) -> Result<(), Ambiguity> {
 /// narrow enough that no ordinary file or folder has it.
 fn is_token(segment: &[u8]) -> bool {
     matches!(segment.get(..3), Some(b"eyJ" | b"eyA" | b"ewo" | b"ew0" | b"ewk" | b"e30"))
-        && find(b'.', segment).is_some()
+        && memchr::memchr(b'.', segment).is_some()
 }
 
 /// A name or address and perhaps a port, or nothing. Of anything else, such as `a:80@b`, two readers may take different
@@ -271,23 +271,28 @@ fn is_plain(path: &[u8]) -> bool {
     for (window, next) in windows.iter().zip(nexts) {
         odd |= oddities(window) | slash_before_slash_or_dot(window, next);
     }
-    !odd.any() && (*last == b'/' || (*last < 0x7f && !NOTABLE[usize::from(*last)]))
+    is_zero(odd) && (*last == b'/' || (*last < 0x7f && !NOTABLE[usize::from(*last)]))
 }
 
 /// Likewise for a segment, in which there is no slash.
 #[inline(always)]
 fn is_plain_segment(segment: &[u8]) -> bool {
     let Some(window) = segment.last_chunk() else { return false };
-    !segment.as_chunks().0.iter().fold(oddities(window), |odd, window| odd | oddities(window)).any()
+    is_zero(segment.as_chunks().0.iter().fold(oddities(window), |odd, window| odd | oddities(window)))
 }
 
-/// The bytes that are not printable or may mean more than themselves.
+#[inline(always)]
+fn is_zero(bytes: u8x16) -> bool {
+    bytes.simd_eq(u8x16::splat(0)).all()
+}
+
+/// Something other than zero for the bytes that are not printable or may mean more than themselves.
 #[inline(always)]
 fn oddities(window: &[u8; WINDOW]) -> u8x16 {
     let bytes = u8x16::new(*window);
-    let printable = bytes.max(u8x16::splat(b'!')).min(u8x16::splat(b'~')).simd_eq(bytes);
     let is = |byte| bytes.simd_eq(u8x16::splat(byte));
-    is(b'#') | is(b'%') | is(b'\\') | !printable
+    let unprintable = (bytes - u8x16::splat(b'!')).saturating_sub(u8x16::splat(b'~' - b'!'));
+    unprintable | is(b'#') | is(b'%') | is(b'\\')
 }
 
 /// The slashes before a slash or a dot.

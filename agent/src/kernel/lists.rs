@@ -206,7 +206,7 @@ pub(super) mod tests {
             let trusted = NetSet::new(trusted);
             for ip in ips {
                 let ip = ip.addr();
-                let flag = |set: &NetSet, flag| if set.contains(ip) { flag } else { 0 };
+                let flag = |set: &NetSet, flag| if set.contains(&ip) { flag } else { 0 };
                 let expected = flag(&allowed, LIST_ALLOW)
                     | flag(&denied, LIST_DENY)
                     | flag(&trusted, LIST_TRUSTED);

@@ -502,7 +502,7 @@ mod tests {
                     }
                 };
                 for ip in [net.network(), net.broadcast(), within] {
-                    if set.contains(ip) {
+                    if set.contains(&ip) {
                         // An address of IPv6 that stands for one of IPv4 is looked up as either.
                         prop_assert!(listed(&tables, ip), "{}", ip);
                         prop_assert!(listed(&tables, ip.to_canonical()), "{}", ip);
