@@ -113,7 +113,9 @@ const BLOCK: usize = 64;
 type Text = [u8; MAX_JSON + 2 * BLOCK];
 
 /// Which bytes of a text are quotes: a bit for each, the first one lowest. A power of two, so that no place is checked.
-type Quotes = [u64; (MAX_JSON / BLOCK + 1).next_power_of_two()];
+type Quotes = [u64; QUOTE_WORDS];
+
+const QUOTE_WORDS: usize = (MAX_JSON / BLOCK + 1).next_power_of_two();
 
 /// A text and its values in document order. Holds room for both from the start.
 #[derive(Debug)]
@@ -220,7 +222,7 @@ fn read_usual(
     *places = [0; PLACES];
     let mut seen = 0_u64;
     let mut start = 2;
-    for index in 1..=MAX_MEMBERS {
+    for index in 1..MAX_MEMBERS + 1 {
         let end = next_quote(quotes, len, start);
         let key = key_of(word(start), end - start);
         let place = place(key);
@@ -264,14 +266,21 @@ fn read_usual(
 /// The first quote at or behind a place; without one, a place behind the text.
 #[inline(always)]
 fn next_quote(quotes: &Quotes, len: usize, at: usize) -> usize {
-    const WORDS: usize = size_of::<Quotes>() / size_of::<u64>();
-    let mut block = at / BLOCK;
-    let mut here = quotes[block % WORDS] >> (at % BLOCK) << (at % BLOCK);
-    while here == 0 && block < len / BLOCK {
+    let here = quotes[at / BLOCK % QUOTE_WORDS] >> (at % BLOCK);
+    if here == 0 { first_quote(quotes, len, at / BLOCK + 1) } else { at + here.trailing_zeros() as usize }
+}
+
+/// The first quote in or behind a block; without one, a place behind the text.
+#[inline(never)]
+fn first_quote(quotes: &Quotes, len: usize, block: usize) -> usize {
+    let mut block = block;
+    loop {
+        let here = if block > len / BLOCK { u64::MAX } else { quotes[block % QUOTE_WORDS] };
+        if here != 0 {
+            return block * BLOCK + here.trailing_zeros() as usize;
+        }
         block += 1;
-        here = quotes[block % WORDS];
     }
-    block * BLOCK + here.trailing_zeros() as usize
 }
 
 /// The next [`WORD`] bytes from a place in the text, the first one lowest.
