@@ -561,12 +561,10 @@ impl<'a> JwtChecker<'_, 'a> {
         let is_plain = facts.spelling == Spelling::Plain;
         let fits = check.patterns.iter().any(|pattern| {
             let fits = pattern.captures_of(facts.path, is_plain, patterns).is_some_and(|groups| {
-                pattern.group_names().iter().enumerate().all(|(index, name)| {
+                pattern.group_names().iter().zip(groups.iter()).all(|(name, range)| {
                     // A group that took no part in the match has no value that could equal the claim.
-                    groups
-                        .get(index)
-                        .and_then(|range| facts.path.get(range))
-                        .is_some_and(|group| claims.equals_group(name, group, has_escapes))
+                    let group = range.and_then(|range| facts.path.get(range));
+                    group.is_some_and(|group| claims.equals_group(name, group, has_escapes))
                 })
             });
             let outcome = if fits { "fits path and claims" } else { "does not fit" };

@@ -213,9 +213,15 @@ impl Groups<'_> {
     ///
     /// `None` if the group took no part in the match, or if there is no such group.
     pub fn get(&self, index: usize) -> Option<Range<usize>> {
-        let &[start, end] = self.bounds.as_chunks().0.get(index)?;
-        // A group's end is only ever passed after its start.
-        (end != UNSET).then(|| self.offset + start..self.offset + end)
+        self.iter().nth(index)?
+    }
+
+    /// Likewise for all of them, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Option<Range<usize>>> + use<'_> {
+        self.bounds.as_chunks().0.iter().map(|&[start, end]| {
+            // A group's end is only ever passed after its start.
+            (end != UNSET).then(|| self.offset + start..self.offset + end)
+        })
     }
 }
 
