@@ -99,7 +99,8 @@ impl<'a> Claims<'a> {
         let (iat, exp) = (present(&IAT)?, present(&EXP)?);
         let (cid, stt) = (present(&CID)?, present(&STT)?);
 
-        let time = |known: &'static Known, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(&known.invalid);
+        let time =
+            |known: &'static Known, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(&known.invalid);
         let text = |known: &'static Known| match payload.claim(known) {
             None => Ok(None),
             Some(claim) => claim.as_str().map(Some).ok_or(&known.invalid),

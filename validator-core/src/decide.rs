@@ -207,7 +207,8 @@ impl<'a> Decider<'a> {
             return refused_before_routing(Reason::UriAmbiguous, listed);
         }
         let is_denied = policy.fallback == Fallback::Deny;
-        let claims = !is_denied && claims_blacklisted(policy, facts.request, facts.token, now, claimed, trace);
+        let claims =
+            !is_denied && claims_blacklisted(policy, facts.request, facts.token, now, claimed, trace);
         let (refused, listed) = refused_or_listed(claims, policy, listed);
         let verdict = if let Some(reason) = refused {
             Verdict::Deny { reason, status: reason.status() }
@@ -217,7 +218,14 @@ impl<'a> Decider<'a> {
             let upstream_uri = upstream_uri(facts, &core::iter::empty(), out);
             Verdict::Allow { upstream_uri, cache_key: upstream_uri, session: None }
         };
-        Decision { verdict, route: None, session: None, monitored: Bindings::default(), listed, path: facts.path }
+        Decision {
+            verdict,
+            route: None,
+            session: None,
+            monitored: Bindings::default(),
+            listed,
+            path: facts.path,
+        }
     }
 
     /// What the route says. On one that was found behind a misplaced token, nothing passes.

@@ -594,7 +594,11 @@ impl Reader<'_> {
         if end >= self.len {
             return Err(JsonError::Syntax);
         }
-        Ok((Span::new(start, end), key_of(word(self.text, start).ok_or(JsonError::Syntax)?, end - start), end + 1))
+        Ok((
+            Span::new(start, end),
+            key_of(word(self.text, start).ok_or(JsonError::Syntax)?, end - start),
+            end + 1,
+        ))
     }
 
     /// A string of a text that is not plain. Most hold no escape even there.

@@ -167,11 +167,29 @@ pub(crate) struct Mac<'a> {
     state: State,
     message: &'a [u8],
     done: usize,
+    /// The state behind the first block, if that was hashed.
+    first: Option<State>,
 }
 
 impl<'a> Mac<'a> {
+    /// Takes the first block in.
+    #[inline(always)]
     pub(crate) fn new(key: &'a Key, message: &'a [u8]) -> Self {
-        Self { key, state: key.inner, message, done: 0 }
+        let (mut state, mut done, mut first) = (key.inner, 0, None);
+        if let Some(block) = message.first_chunk() {
+            compress256(&mut state, core::slice::from_ref(block));
+            (done, first) = (BLOCK, Some(state));
+        }
+        Self { key, state, message, done, first }
+    }
+
+    /// Likewise. If the message begins as another one by this key did, it need not be hashed up to there.
+    #[inline(always)]
+    pub(crate) fn behind(start: &Start, key: &'a Key, message: &'a [u8]) -> Self {
+        if start.key == key.inner && message.first_chunk() == Some(&start.block) {
+            return Self { key, state: start.state, message, done: BLOCK, first: None };
+        }
+        Self::new(key, message)
     }
 
     /// Whether this is the MAC by that very key.
@@ -200,6 +218,43 @@ impl<'a> Mac<'a> {
     #[inline(always)]
     pub(crate) fn is(&self, mac: &[u8]) -> bool {
         same(&self.key.end_outer(self.state), mac)
+    }
+}
+
+/// The first block of a message by a key, and the state that both lead to. It is worth keeping where messages begin alike, as an
+/// issuer's tokens do.
+#[derive(Clone)]
+pub(crate) struct Start {
+    /// The state that the key leads to. A start with no key's is that of no message.
+    key: State,
+    block: [u8; BLOCK],
+    state: State,
+}
+
+impl Start {
+    pub(crate) const fn none() -> Self {
+        Self { key: [0; 8], block: [0; BLOCK], state: [0; 8] }
+    }
+
+    /// That of another message from now on, unless it was of use for that one.
+    #[inline(always)]
+    pub(crate) fn keep(&mut self, of: &Mac<'_>) {
+        if let (Some(state), Some(block)) = (of.first, of.message.first_chunk()) {
+            (self.key, self.block, self.state) = (of.key.inner, *block, state);
+        }
+    }
+}
+
+impl Drop for Start {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.state.zeroize();
+    }
+}
+
+impl core::fmt::Debug for Start {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Start(..)")
     }
 }
 
@@ -396,6 +451,33 @@ mod tests {
                 assert!(!mac.is(&other));
             }
         }
+    }
+
+    #[test]
+    fn a_kept_start_changes_no_mac() {
+        let keys = [Key::prepare(&[1; 32]), Key::prepare(&[2; 32])];
+        let messages: Vec<Vec<u8>> = [0, 63, 64, 65, 200]
+            .into_iter()
+            .flat_map(|length| {
+                let message = vec![b'a'; length];
+                let mut other = message.clone();
+                other.iter_mut().nth(length / 3).into_iter().for_each(|byte| *byte = b'b');
+                [message, other]
+            })
+            .collect();
+        let mut start = Start::none();
+        let mut of_use = 0;
+        for (first, second) in messages.iter().flat_map(|a| messages.iter().map(move |b| (a, b))) {
+            for (key, message) in keys.iter().flat_map(|key| [(key, first), (key, second), (key, second)]) {
+                let mut mac = Mac::behind(&start, key, message);
+                of_use += usize::from(mac.done > 0 && mac.first.is_none());
+                mac.end();
+                assert!(mac.is(&key.sign(&[message])), "{message:?}");
+                start.keep(&mac);
+            }
+        }
+        assert!(of_use > 100, "{of_use}");
+        assert_eq!(format!("{start:?}"), "Start(..)");
     }
 
     #[test]

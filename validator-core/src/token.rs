@@ -4,13 +4,13 @@ mod headers;
 
 use crate::claims::{BadClaim, Claims, Payload};
 use crate::json::{JsonError, Tape, Value};
-use crate::keys::{Key, KeyRing, MAC, Mac, Slot, effective_at};
+use crate::keys::{Key, KeyRing, MAC, Mac, Slot, Start, effective_at};
 use crate::limits::MAX_TOKEN;
 use crate::reason::Reason;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use base64_simd::{AsOut as _, URL_SAFE_NO_PAD};
-use headers::Headers;
+use headers::{Headers, Known};
 
 /// Memory for one token at a time: the decoded parts and the tapes of their JSON. What outlives a token are the headers
 /// that good ones began with.
@@ -92,8 +92,16 @@ pub(crate) struct Unverified<'a> {
 struct Header<'a> {
     is_hs256: bool,
     kid: Option<&'a str>,
-    /// Where to keep a header that was read for the first time, and its length.
-    new: Option<(&'a mut Headers, usize)>,
+    kept: Kept<'a>,
+}
+
+/// Whether a header was kept of an earlier token.
+#[derive(Debug)]
+enum Kept<'a> {
+    /// It was, and with it how such tokens start.
+    Before(&'a mut Start),
+    /// It was not; where to keep it, and its length.
+    Not(&'a mut Headers, usize),
 }
 
 /// A token whose signature is good.
@@ -120,10 +128,11 @@ impl<'a> Unverified<'a> {
         if token.len() > MAX_TOKEN {
             return Err(Malformed::Length);
         }
-        let TokenScratch { headers, header: header_tape, payload: payload_tape, letters, signature } = scratch;
+        let TokenScratch { headers, header: header_tape, payload: payload_tape, letters, signature } =
+            scratch;
         let known = headers.find(token);
         let header_len = match known {
-            Some(index) => headers.get(index).letters.len(),
+            Some(index) => headers.get(index).0.letters.len(),
             None => dot(token).ok_or(Malformed::Segments)?,
         };
         let behind = &token[header_len + 1..];
@@ -131,12 +140,17 @@ impl<'a> Unverified<'a> {
         let signed = header_len + 1 + payload_len;
         let (payload, given) = (&behind[..payload_len], &behind[payload_len + 1..]);
         let header = match known {
-            Some(index) => Header { is_hs256: true, kid: Some(&headers.get(index).kid), new: None },
+            Some(index) => Header::known(headers.get(index)),
             None => Header::read(&token[..header_len], header_tape, headers)?,
         };
         let slots = header.kid.map_or(&[][..], |kid| keys.slots(kid));
-        let slot = if known.is_some() { effective_at(slots, now, now) } else { None };
-        let mut begun = slot.map(|slot| Mac::new(&slot.key, &token[..signed]));
+        let mut begun = match &header.kept {
+            Kept::Before(start) => {
+                let slot = effective_at(slots, now, now);
+                slot.map(|slot| Mac::behind(start, &slot.key, &token[..signed]))
+            }
+            Kept::Not(..) => None,
+        };
         let mut hash = || begun.iter_mut().for_each(Mac::step);
 
         hash();
@@ -193,14 +207,21 @@ impl<'a> Unverified<'a> {
             return Err(Reason::SignatureInvalid);
         }
         // Only a good token's: nobody else may drive out what others need.
-        if let (Some((headers, len)), Some(kid)) = (self.header.new, self.header.kid) {
-            headers.keep(&self.token[..len], kid);
+        match (self.header.kept, self.header.kid) {
+            (Kept::Before(start), _) => start.keep(&mac),
+            (Kept::Not(headers, len), Some(kid)) => headers.keep(&self.token[..len], kid),
+            (Kept::Not(..), None) => {}
         }
         Ok(Verified { payload: self.payload, claims })
     }
 }
 
 impl<'a> Header<'a> {
+    #[inline(always)]
+    fn known((known, start): (&'a Known, &'a mut Start)) -> Self {
+        Self { is_hs256: true, kid: Some(&known.kid), kept: Kept::Before(start) }
+    }
+
     fn read(letters: &[u8], tape: &'a mut Tape, headers: &'a mut Headers) -> Result<Self, Malformed> {
         let len = decode(letters, tape.text())?;
         let object = read_object(len, tape, || ())?;
@@ -210,7 +231,7 @@ impl<'a> Header<'a> {
         Ok(Self {
             is_hs256: object.get("alg").and_then(Value::as_str) == Some("HS256"),
             kid: object.get("kid").and_then(Value::as_str),
-            new: Some((headers, letters.len())),
+            kept: Kept::Not(headers, letters.len()),
         })
     }
 }
@@ -298,7 +319,8 @@ fn decode_both<'a>(
     letters[behind + SIGNATURE_LETTERS..behind + SIGNATURE_LETTERS + STEP + 2 * GROUP].fill(ZERO);
     decode(&letters[..all], buffer)?;
     let (len, start) = (payload.len() * 3 / GROUP, 3 * groups);
-    let Some((decoded, [last, ..])) = buffer.get(start..).and_then(|buffer| buffer.split_first_chunk()) else {
+    let Some((decoded, [last, ..])) = buffer.get(start..).and_then(|buffer| buffer.split_first_chunk())
+    else {
         return Err(Malformed::Base64);
     };
     let stray = if len < start { buffer[len] } else { 0 } | last;
@@ -346,9 +368,8 @@ mod tests {
     /// Letters, among them those that leave stray bits, and a few that are none.
     fn segment(sizes: core::ops::Range<usize>) -> impl Strategy<Value = String> {
         let letters = proptest::string::string_regex("[A-D8-9_-]|[a-z]|[=+. ]{0,1}[A-Z]").expect("a regex");
-        (sizes, prop::collection::vec(letters, 1..40)).prop_map(|(size, parts)| {
-            parts.iter().flat_map(|part| part.chars()).cycle().take(size).collect()
-        })
+        (sizes, prop::collection::vec(letters, 1..40))
+            .prop_map(|(size, parts)| parts.iter().flat_map(|part| part.chars()).cycle().take(size).collect())
     }
 
     proptest! {

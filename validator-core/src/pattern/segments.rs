@@ -13,8 +13,8 @@ use regex_automata::nfa::thompson::{self, WhichCaptures};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::bimachine::Bimachine;
-use crate::bytes::find;
 use super::{Limits, build, compile};
+use crate::bytes::find;
 
 /// The bytes that every group and most states of a rest treat alike: what a path usually consists of.
 pub(super) const PLAIN: core::ops::RangeInclusive<u8> = b' '..=b'~';

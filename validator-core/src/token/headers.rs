@@ -4,6 +4,7 @@
 //! nothing of the request's own is taken on trust: the signature is checked over the letters at hand, with the key as it
 //! is in force now.
 
+use crate::keys::Start;
 use crate::limits::MAX_KID;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -28,6 +29,8 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Headers {
     places: Box<[Known]>,
+    /// How the last good token with each of them starts.
+    starts: [Start; PLACES],
     /// Where the next one goes.
     next: usize,
 }
@@ -37,7 +40,11 @@ impl Headers {
         // Room for all, so that none is made on a request.
         let place =
             || Known { letters: Vec::with_capacity(MAX_LETTERS), kid: String::with_capacity(MAX_KID) };
-        Self { places: (0..PLACES).map(|_| place()).collect(), next: 0 }
+        Self {
+            places: (0..PLACES).map(|_| place()).collect(),
+            starts: [const { Start::none() }; PLACES],
+            next: 0,
+        }
     }
 
     /// The one that the token begins with.
@@ -48,8 +55,9 @@ impl Headers {
         })
     }
 
-    pub(super) fn get(&self, index: usize) -> &Known {
-        &self.places[index]
+    /// A header, and how tokens with it start.
+    pub(super) fn get(&mut self, index: usize) -> (&Known, &mut Start) {
+        (&self.places[index], &mut self.starts[index])
     }
 
     /// Keeps the header of a token whose signature is good.
@@ -75,7 +83,7 @@ mod tests {
     fn the_last_few_are_found_by_their_letters_and_the_dot() {
         let mut headers = Headers::new();
         let kid = |headers: &Headers, token: &str| {
-            headers.find(token.as_bytes()).map(|index| headers.get(index).kid.clone())
+            headers.find(token.as_bytes()).map(|index| headers.places[index].kid.clone())
         };
         assert_eq!(kid(&headers, ".a.b"), None);
         for number in 0..=PLACES {
