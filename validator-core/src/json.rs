@@ -7,6 +7,10 @@
 //!
 //! Every request is read by it, so bytes are looked at eight at a time where there are more than a few of them. Behind the
 //! text there are always zeros, which no JSON text contains: they end every search, and no place needs a look at the length.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "a text, and what it holds, is counted in far less than 16 bits"
+)]
 
 use crate::bytes::WINDOW;
 use crate::limits::{MAX_DEPTH, MAX_JSON, MAX_MEMBERS, MAX_NODES};
@@ -57,7 +61,7 @@ const NO_INTEGER: u64 = u64::MAX;
 struct Span(u32);
 
 /// A text is not long enough for others.
-const _: () = assert!(MAX_JSON + 2 * BLOCK <= u16::MAX as usize && MAX_NODES < u16::MAX as usize);
+const _: () = assert!(MAX_JSON + 2 * BLOCK <= u16::MAX as usize);
 
 impl Span {
     #[inline(always)]
@@ -201,30 +205,34 @@ fn find_quotes(text: &Text, len: usize, quotes: &mut Quotes) -> bool {
     before | others & !(u64::MAX << (len % BLOCK)) == 0
 }
 
-/// Reads a plain text whose outermost value is of the usual kind: an object of strings, integers and empty lists, without white
-/// space, whose names have places of their own. False where it is another; then nothing is said of it.
+/// Reads a plain text whose outermost value is of the usual kind: an object without white space around its names and values,
+/// whose names have places of their own. False where it is another, or none; then nothing is said of it.
 #[inline(never)]
 fn read_usual(
-    text: &Text,
+    text: &mut Text,
     len: usize,
     quotes: &Quotes,
     nodes: &mut [Node; MAX_NODES],
     places: &mut [u16; PLACES],
     between: &mut impl FnMut(),
 ) -> bool {
+    const PAIR: u64 = 0xffff;
     const OPEN: u64 = u16::from_le_bytes(*b"{\"") as u64;
     const COLON: u64 = u16::from_le_bytes(*b"\":") as u64;
     const COMMA: u64 = u16::from_le_bytes(*b",\"") as u64;
-    let word = |at| word(text, at).unwrap_or_default();
-    if word(0) & 0xffff != OPEN {
+    let word_at = |text: &Text, at| word(text, at).unwrap_or_default();
+    if word_at(text, 0) & PAIR != OPEN {
         return false;
     }
     *places = [0; PLACES];
     let mut seen = 0_u64;
     let mut start = 2;
-    for index in 1..MAX_MEMBERS + 1 {
+    let mut count = 1;
+    for _ in 0..MAX_MEMBERS {
+        let index = count;
+        count += 1;
         let end = next_quote(quotes, len, start);
-        let key = key_of(word(start), end - start);
+        let key = key_of(word_at(text, start), end - start);
         let place = place(key);
         if seen >> place & 1 != 0 {
             return false;
@@ -232,8 +240,8 @@ fn read_usual(
         seen |= 1 << place;
         places[place] = index as u16;
         let name = Span::new(start, end);
-        let after = word(end);
-        if after & 0xffff != COLON {
+        let after = word_at(text, end);
+        if after & PAIR != COLON {
             return false;
         }
         let value = end + 2;
@@ -249,13 +257,19 @@ fn read_usual(
                 (Kind::Number, Span::new(value, end), end)
             }
             b'[' if (after >> 24) as u8 == b']' => (Kind::Array, Span::default(), value + 2),
-            _ => return false,
+            _ => {
+                let mut reader = Reader { text, quotes, len, is_plain: true, nodes, count };
+                let Ok(found) = reader.uncommon(value, 2) else { return false };
+                count = reader.count;
+                found
+            }
         };
-        nodes[index] = Node { key, name, text: span, integer, end: index as u16 + 1, kind };
+        let Some(node) = nodes.get_mut(index) else { return false };
+        *node = Node { key, name, text: span, integer, end: count as u16, kind };
         between();
-        let after = word(behind);
-        if after & 0xffff != COMMA {
-            nodes[0] = Node { end: index as u16 + 1, kind: Kind::Object, ..Node::default() };
+        let after = word_at(text, behind);
+        if after & PAIR != COMMA {
+            nodes[0] = Node { end: count as u16, kind: Kind::Object, ..Node::default() };
             return after as u8 == b'}' && behind + 1 == len;
         }
         start = behind + 2;

@@ -20,6 +20,26 @@ impl Tape {
     }
 }
 
+impl Tape {
+    /// Likewise, as if nothing were usual.
+    fn read_carefully(&mut self, text: &[u8]) -> Result<Value<'_>, JsonError> {
+        self.text()[..text.len()].copy_from_slice(text);
+        let Self { text: room, quotes, nodes, places, crowded } = self;
+        room[text.len()..].fill(0);
+        let is_plain = find_quotes(room, text.len(), quotes);
+        let mut reader = Reader { text: room, quotes, len: text.len(), is_plain, nodes, count: 0 };
+        *crowded = reader.read(places, || ())? == Seen::Crowd;
+        Ok(Value { tape: self, index: 0 })
+    }
+}
+
+/// Names that are often the same, and some that have the same place.
+const MEMBER_NAME: &str = "[ab]{0,3}|iat|[a-z]{1,3}|[a-z]{60,70}";
+const MEMBER_VALUE: &str = concat!(
+    r#"("[ -!#-\[\]-~]{0,70}"|[0-9]{1,21}|-?[0-9]{1,3}(\.[0-9]{1,2})?(e[+-]?[0-9])?|true|null"#,
+    r#"|\[\]|\{\}|\[1,"a",\{"b":1\}\]|\{"b":"x","c":\[\]\}|\{"b":1,"b":2\})"#
+);
+
 #[test]
 fn well_formed_texts() {
     for text in [
@@ -75,6 +95,10 @@ fn malformed_texts() {
         "\"\\n\u{1}\"",
         "{}{}",
         "{} x",
+        "{\"a\":1}}",
+        "{\"a\":1},",
+        "{\"a\":1}{\"a\":1}",
+        "{\"a\":1}\0",
         "\u{feff}{}",
         "/**/{}",
     ] {
@@ -301,6 +325,27 @@ proptest! {
     #[test]
     fn reads_back_what_was_written((text, expected) in document()) {
         prop_assert_eq!(read(&text, render), Ok(expected));
+    }
+
+    #[test]
+    fn the_usual_way_and_the_careful_one_agree(
+        members in prop::collection::vec((MEMBER_NAME, MEMBER_VALUE), 0..8),
+        // A byte in place of another, or none in place of it, somewhere.
+        change in prop::option::of((any::<prop::sample::Index>(), prop::option::of(r#"[\[\]{}",:\\0a.e -]"#))),
+    ) {
+        let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        let mut text = format!("{{{}}}", members.join(","));
+        if let Some((index, byte)) = change {
+            let at = index.index(text.len());
+            text.replace_range(at..=at, byte.as_deref().unwrap_or_default());
+        }
+        let (mut one, mut other) = (Tape::new(), Tape::new());
+        let keys: Vec<u64> = members.iter().map(|member| key(&member.as_bytes()[1..member.len().min(4)])).collect();
+        let look = |value: Value<'_>| {
+            let found: Vec<_> = keys.iter().map(|key| value.outermost(*key).map(render)).collect();
+            (render(value), if value.is_object() { found } else { Vec::new() })
+        };
+        prop_assert_eq!(one.read_text(text.as_bytes()).map(look), other.read_carefully(text.as_bytes()).map(look));
     }
 
     #[test]

@@ -461,7 +461,7 @@ mod tests {
             .flat_map(|length| {
                 let message = vec![b'a'; length];
                 let mut other = message.clone();
-                other.iter_mut().nth(length / 3).into_iter().for_each(|byte| *byte = b'b');
+                other.get_mut(length / 3).into_iter().for_each(|byte| *byte = b'b');
                 [message, other]
             })
             .collect();
