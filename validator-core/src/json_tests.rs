@@ -1,5 +1,6 @@
 //! Tests of the JSON reader.
 
+use super::text::{are_digits, eight_digits};
 use super::*;
 use crate::limits::{MAX_DEPTH, MAX_MEMBERS, MAX_NODES};
 use alloc::format;
