@@ -206,7 +206,7 @@ impl Flows {
     ) -> usize {
         // Copied, so that no request waits while sessions are looked up.
         let open: Vec<Arc<Seen>> = locked(&self.open).values().cloned().collect();
-        let concerns = |flow: &Flow, session: &str| is_listed(session) && !trusted.contains(client(flow));
+        let concerns = |flow: &Flow, session: &str| is_listed(session) && !trusted.contains(&client(flow));
         let cut = open
             .iter()
             .filter(|seen| {

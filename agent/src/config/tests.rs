@@ -95,9 +95,9 @@ fn good_listeners() {
     let listen: Vec<_> = gateway.listen.iter().map(ToString::to_string).collect();
     assert_eq!(listen, ["0.0.0.0:8080", "[::]:8080", "unix:/run/edgegate/gateway.sock"]);
     assert_eq!(gateway.upstream, Upstream::Tcp { authority: "127.0.0.1:9000".into() });
-    assert!(gateway.trusted_proxies.contains(ip("198.51.100.9")));
-    assert!(gateway.trusted_proxies.contains(ip("2001:db8::1")));
-    assert!(!gateway.trusted_proxies.contains(ip("2001:db8::2")));
+    assert!(gateway.trusted_proxies.contains(&ip("198.51.100.9")));
+    assert!(gateway.trusted_proxies.contains(&ip("2001:db8::1")));
+    assert!(!gateway.trusted_proxies.contains(&ip("2001:db8::2")));
     assert!(gateway.proxy_protocol && !gateway.deny_body);
     let timeouts = [
         gateway.header_timeout,
@@ -111,7 +111,7 @@ fn good_listeners() {
     assert_eq!(gateway.max_connections, 1_000_000);
     let auth = config.auth.unwrap();
     assert_eq!(auth.listen, [Listen::Tcp("127.0.0.1:9180".parse().unwrap())]);
-    assert!(auth.trusted_peers.contains(ip("192.0.2.7")) && !auth.trusted_peers.contains(ip("127.0.0.1")));
+    assert!(auth.trusted_peers.contains(&ip("192.0.2.7")) && !auth.trusted_peers.contains(&ip("127.0.0.1")));
     assert_eq!(config.control.unwrap(), Path::new("/run/edgegate/control.sock"));
     assert_eq!(config.metrics, Some("127.0.0.1:9190".parse().unwrap()));
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
@@ -145,8 +145,8 @@ fn good_lists() {
         assert!(config.policy.sessions.contains(sid, NOW), "{sid}");
     }
     let prefilter = &config.policy.prefilter;
-    assert!(prefilter.deny.contains(ip("203.0.113.9")) && prefilter.deny.contains(ip("2001:db8:dead::1")));
-    assert!(prefilter.allow.contains(ip("203.0.113.7")) && !prefilter.allow.contains(ip("203.0.113.8")));
+    assert!(prefilter.deny.contains(&ip("203.0.113.9")) && prefilter.deny.contains(&ip("2001:db8:dead::1")));
+    assert!(prefilter.allow.contains(&ip("203.0.113.7")) && !prefilter.allow.contains(&ip("203.0.113.8")));
     let [first, second] = &prefilter.services[..] else { panic!("two services") };
     let country = |code| Country::new(code).unwrap();
     assert!(matches!(&first.countries, Countries::Only(list) if *list == [country("FR"), country("DE")]));
@@ -156,7 +156,7 @@ fn good_lists() {
         (&[8080][..], 1_713_789_349..1_713_794_749)
     );
     assert!(matches!(&second.countries, Countries::AllBut(list) if *list == [country("US")]));
-    assert!(second.addresses.contains(ip("2001:db8::1")) && second.ports.is_empty());
+    assert!(second.addresses.contains(&ip("2001:db8::1")) && second.ports.is_empty());
     let kernel = &config.kernel;
     assert_eq!(kernel.interfaces, ["eth0", "bond0.12"]);
     assert_eq!((kernel.mode, kernel.session_action), (KernelMode::Native, SessionAction::Reset));
@@ -270,7 +270,9 @@ fn defaults() {
     assert_eq!(timeouts, [10, 30, 75, 5, 60, 30].map(Duration::from_secs));
     assert_eq!(gateway.max_connections, 16_384);
     let peers = config.auth.unwrap().trusted_peers;
-    assert!(peers.contains(ip("127.9.9.9")) && peers.contains(ip("::1")) && !peers.contains(ip("10.0.0.1")));
+    assert!(
+        peers.contains(&ip("127.9.9.9")) && peers.contains(&ip("::1")) && !peers.contains(&ip("10.0.0.1"))
+    );
     assert_eq!((config.control, config.metrics), (None, None));
     assert_eq!(config.log, Log { format: LogFormat::Text, level: LogLevel::Info });
     assert!(!config.geo.knows_countries() && config.geo.asn.is_none());
