@@ -344,6 +344,7 @@ mod tests {
     use super::*;
     use alloc::vec;
     use alloc::vec::Vec;
+    use proptest::prelude::*;
 
     #[test]
     fn ambiguous_targets() {
@@ -434,5 +435,23 @@ mod tests {
     fn percent_decoding() {
         let decoded: Vec<u8> = percent_decoded(b"a%41%zz%4%").collect();
         assert_eq!(decoded, b"aA%zz%4%");
+    }
+
+    proptest! {
+        /// Looked at many bytes at a time, a path is what it is byte by byte.
+        #[test]
+        fn vectors_miss_nothing(plain in "[a-z/.]{0,70}", odd in ".{0,3}|[/.%#\\\\ -~\u{7f}]{0,3}", rest in "[a-z]{0,40}") {
+            let path = [plain, odd, rest].concat().into_bytes();
+            let closely = check_closely(&path);
+            match check_path(&path) {
+                Ok(Spelling::Plain) => {
+                    prop_assert_eq!(closely, Ok(Spelling::Unescaped));
+                    prop_assert!(path.iter().all(u8::is_ascii_graphic));
+                }
+                other => prop_assert_eq!(other, closely),
+            }
+            let segment: Vec<u8> = path.iter().copied().filter(|byte| *byte != b'/').collect();
+            prop_assert_eq!(check_token(&segment), check_closely(&segment).map(drop));
+        }
     }
 }
