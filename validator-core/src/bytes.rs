@@ -5,12 +5,6 @@ use wide::u8x16;
 /// Bytes of a vector.
 pub(crate) const WINDOW: usize = 16;
 
-/// The bytes from a place on, if there are enough of them.
-#[inline(always)]
-pub(crate) fn window(bytes: &[u8], at: usize) -> Option<u8x16> {
-    bytes.get(at..)?.first_chunk().map(|window| u8x16::new(*window))
-}
-
 /// The first place of a byte. This is for what is near; `memchr` is for what is far, and its way there is longer.
 #[inline(always)]
 pub(crate) fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
@@ -19,7 +13,8 @@ pub(crate) fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
     };
     let mut at = 0;
     loop {
-        let found = window(bytes, at)?.simd_eq(u8x16::splat(byte)).to_bitmask();
+        let window = u8x16::new(*bytes.get(at..)?.first_chunk()?);
+        let found = window.simd_eq(u8x16::splat(byte)).to_bitmask();
         if found != 0 {
             return Some(at + found.trailing_zeros() as usize);
         }

@@ -14,8 +14,8 @@ pub(crate) struct Payload<'a>(pub(crate) Value<'a>);
 
 impl<'a> Payload<'a> {
     #[inline(always)]
-    fn claim(self, known: &Known) -> Option<Value<'a>> {
-        self.0.outermost(known.key)
+    fn claim(self, of: &Registered) -> Option<Value<'a>> {
+        self.0.outermost(of.key)
     }
 
     /// `iat`, where it is as it must be.
@@ -57,15 +57,15 @@ pub(crate) struct BadClaim {
 }
 
 /// A claim that has a meaning.
-struct Known {
+struct Registered {
     key: u64,
     missing: BadClaim,
     invalid: BadClaim,
 }
 
-impl Known {
-    /// For a name of up to seven bytes.
+impl Registered {
     const fn new(claim: &'static str) -> Self {
+        assert!(claim.len() < 8, "only names of up to seven bytes are told apart by their keys");
         Self {
             key: json::key(claim.as_bytes()),
             missing: BadClaim { reason: Reason::ClaimMissing, claim },
@@ -75,17 +75,17 @@ impl Known {
 }
 
 // Others are left alone.
-static IAT: Known = Known::new("iat");
-static EXP: Known = Known::new("exp");
-static CID: Known = Known::new("cid");
-static STT: Known = Known::new("stt");
-static NBF: Known = Known::new("nbf");
-static SID: Known = Known::new("sid");
-static LOCAL: Known = Known::new("local");
-static CIP: Known = Known::new("cip");
-static GEO: Known = Known::new("geo");
-static GEO_TW: Known = Known::new("geo-tw");
-static ASN: Known = Known::new("asn");
+static IAT: Registered = Registered::new("iat");
+static EXP: Registered = Registered::new("exp");
+static CID: Registered = Registered::new("cid");
+static STT: Registered = Registered::new("stt");
+static NBF: Registered = Registered::new("nbf");
+static SID: Registered = Registered::new("sid");
+static LOCAL: Registered = Registered::new("local");
+static CIP: Registered = Registered::new("cip");
+static GEO: Registered = Registered::new("geo");
+static GEO_TW: Registered = Registered::new("geo-tw");
+static ASN: Registered = Registered::new("asn");
 
 impl<'a> Claims<'a> {
     /// Checks every claim that has a meaning.
@@ -95,18 +95,18 @@ impl<'a> Claims<'a> {
     /// have.
     #[inline(always)]
     pub(crate) fn read(payload: Payload<'a>) -> Result<Self, &'static BadClaim> {
-        let present = |known: &'static Known| payload.claim(known).ok_or(&known.missing);
+        let present = |of: &'static Registered| payload.claim(of).ok_or(&of.missing);
         let (iat, exp) = (present(&IAT)?, present(&EXP)?);
         let (cid, stt) = (present(&CID)?, present(&STT)?);
 
         let time =
-            |known: &'static Known, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(&known.invalid);
-        let text = |known: &'static Known| match payload.claim(known) {
+            |of: &'static Registered, claim: Value<'_>| claim.as_integer(MAX_INTEGER).ok_or(&of.invalid);
+        let text = |of: &'static Registered| match payload.claim(of) {
             None => Ok(None),
-            Some(claim) => claim.as_str().map(Some).ok_or(&known.invalid),
+            Some(claim) => claim.as_str().map(Some).ok_or(&of.invalid),
         };
-        let valid = |known: &'static Known, check: fn(Value<'_>) -> bool| {
-            if payload.claim(known).is_none_or(check) { Ok(()) } else { Err(&known.invalid) }
+        let valid = |of: &'static Registered, check: fn(Value<'_>) -> bool| {
+            if payload.claim(of).is_none_or(check) { Ok(()) } else { Err(&of.invalid) }
         };
         let cid = cid.as_bytes().filter(|cid| !cid.is_empty()).ok_or(&CID.invalid)?;
         let stt = stt.as_bytes().filter(|stt| is_technology(stt)).ok_or(&STT.invalid)?;

@@ -289,12 +289,12 @@ fn is_ambiguous(segment: Option<&[u8]>) -> bool {
 /// refused for, and why the lists would have refused it.
 #[inline(always)]
 fn refused_or_listed(
-    claims: bool,
+    claims_blacklisted: bool,
     policy: &Policy,
     listed: Option<Reason>,
 ) -> (Option<Reason>, Option<Reason>) {
     let reason = Some(Reason::SessionBlacklisted);
-    match claims {
+    match claims_blacklisted {
         false => (None, listed),
         true if policy.prefilter.monitor => (None, listed.or(reason)),
         true => (reason, listed),

@@ -1,4 +1,5 @@
-//! Headers of good tokens, kept so that they need not be read again.
+//! Headers of good tokens, kept so that they need not be read again, and what such tokens start with, so that it need not be
+//! hashed again.
 //!
 //! All tokens of an issuer begin with the same letters, up to a key's name. Whoever has those letters has that header, so
 //! nothing of the request's own is taken on trust: the signature is checked over the letters at hand, with the key as it
