@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::binary::{Edgegate, Home};
 use tests::contract::{Config, now};
 use tests::control::{Api, controlled, session_status};
@@ -68,9 +68,15 @@ const KINDS: [Kind; 6] = [Kind::Session, Kind::Batch, Kind::Day, Kind::Slot, Kin
 
 type Things = BTreeMap<(Kind, u64), Known>;
 
-/// Pushes until there is no answer. Gives how many were acknowledged.
-fn write(api: &Api, kind: Kind, things: &mut Things, next: &AtomicU64, random: &mut Random) -> u64 {
-    let mut done = 0;
+/// Pushes until there is no answer, and counts in `acknowledged`.
+fn write(
+    api: &Api,
+    kind: Kind,
+    things: &mut Things,
+    next: &AtomicU64,
+    random: &mut Random,
+    acknowledged: &AtomicU64,
+) {
     loop {
         let push = next.fetch_add(1, Ordering::Relaxed);
         let name = match kind {
@@ -111,10 +117,10 @@ fn write(api: &Api, kind: Kind, things: &mut Things, next: &AtomicU64, random: &
                 (method, format!("/v1/prefilter/deny/198.51.100.{name}"), "text/plain", String::new())
             }
         };
-        let Ok(answer) = api.try_send(method, &path, &[("Content-Type", form)], body) else { return done };
+        let Ok(answer) = api.try_send(method, &path, &[("Content-Type", form)], body) else { return };
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
         *known = Known { sure: wanted, perhaps: None };
-        done += 1;
+        acknowledged.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -175,29 +181,35 @@ fn settle(things: &mut [Things], found: &BTreeMap<(Kind, u64), u64>, seed: u64) 
     assert!(left.is_empty(), "seed {seed}: nobody pushed {left:?}");
 }
 
-/// Runs rounds of pushing for up to so many milliseconds, and crashing; `check` looks at each agent that has come back.
+/// Runs rounds of pushing for up to so many milliseconds (for longer if a busy machine has not let a few pushes
+/// through by then), and crashing; `check` looks at each agent that has come back.
 fn rounds(mut gate: Edgegate, seed: u64, rounds: u64, longest: u64, check: impl Fn(&Edgegate, &Api)) {
     let mut random = Random(seed);
     let mut things: Vec<Things> = KINDS.map(|_| Things::new()).to_vec();
     let next = AtomicU64::new(1);
-    let (mut pushed, mut version) = (0, 0);
+    let (pushed, mut version) = (AtomicU64::new(0), 0);
     for _ in 0..rounds {
         let api = Api::of(&gate);
         let (pause, mut seeds) =
             (Duration::from_millis(random.number() % longest), KINDS.map(|_| Random(random.number())));
+        let enough = pushed.load(Ordering::Relaxed) + 1 + random.number() % 4;
         let home: Home = std::thread::scope(|scope| {
-            let writers: Vec<_> = KINDS
-                .iter()
-                .zip(&mut things)
-                .zip(&mut seeds)
-                .map(|((kind, things), random)| scope.spawn(|| write(&api, *kind, things, &next, random)))
-                .collect();
-            // The moment is what is random; nothing is waited for.
+            for ((kind, things), random) in KINDS.iter().zip(&mut things).zip(&mut seeds) {
+                let (api, next, pushed) = (&api, &next, &pushed);
+                scope.spawn(move || write(api, *kind, things, next, random, pushed));
+            }
             std::thread::sleep(pause);
-            let home = gate.end(Signal::KILL);
-            pushed += writers.into_iter().map(|writer| writer.join().unwrap()).sum::<u64>();
-            home
+            let patience = Instant::now() + Duration::from_secs(60);
+            while pushed.load(Ordering::Relaxed) < enough && Instant::now() < patience {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // The writers end with it.
+            gate.end(Signal::KILL)
         });
+        assert!(
+            pushed.load(Ordering::Relaxed) >= enough,
+            "seed {seed}: hardly anything is acknowledged in a minute"
+        );
         gate = home.start_again();
         let api = Api::of(&gate);
         settle(&mut things, &found(&api), seed);
@@ -212,8 +224,7 @@ fn rounds(mut gate: Edgegate, seed: u64, rounds: u64, longest: u64, check: impl 
             things.iter_mut().for_each(|things| things.retain(|(kind, _), _| *kind != Kind::Batch));
         }
     }
-    println!("seed {seed}: {rounds} crashes, {pushed} pushes acknowledged");
-    assert!(pushed > rounds, "hardly anything was pushed: {pushed}");
+    println!("seed {seed}: {rounds} crashes, {} pushes acknowledged", pushed.into_inner());
 }
 
 #[test]
