@@ -35,7 +35,7 @@ pub mod geo;
 mod judge;
 pub mod kernel;
 mod logging;
-mod memory;
+pub mod memory;
 mod message;
 pub mod metrics;
 mod private;

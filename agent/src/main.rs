@@ -1,7 +1,12 @@
 //! The `edgegate` command.
 
+use agent::memory;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: memory::MiMalloc = memory::MiMalloc;
+
 fn main() -> ExitCode {
+    memory::give_back_at_once();
     agent::cli::main()
 }

@@ -1,10 +1,32 @@
-//! What the C library's allocator keeps for later goes back to the system.
-#![expect(unsafe_code, reason = "a call into the C library")]
+//! The allocator of the `edgegate` command.
+#![expect(unsafe_code, reason = "a call into the allocator")]
 
-/// Gives back what is not in use, after something large has passed: a list of a million sessions is handled in pieces that would
-/// otherwise stay, in the holes between what remains.
-pub(crate) fn give_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it takes no pointers, and may be called from any thread at any time.
-    let _whether_any = unsafe { libc::malloc_trim(0) };
+pub use mimalloc::MiMalloc;
+
+/// `mi_option_purge_delay`. The binding does not name it; the numbers are part of mimalloc's interface, where options that are
+/// gone keep theirs.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// Has pages that became free go back to the system at once. Requests find theirs in pages that stay in use; but a list of a
+/// million sessions is handled in pieces, and what they leave behind would add up to more than the list.
+pub fn give_back_at_once() {
+    // SAFETY: it takes no pointers, and stores a number.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second is the default of this option and of no other: were the numbers to move, it would be missed here.
+    #[test]
+    fn the_option_is_the_delay() {
+        // SAFETY: they take no pointers.
+        let [before, after] = unsafe {
+            let before = libmimalloc_sys::mi_option_get(PURGE_DELAY);
+            give_back_at_once();
+            [before, libmimalloc_sys::mi_option_get(PURGE_DELAY)]
+        };
+        assert_eq!([before, after], [1000, 0]);
+    }
 }
