@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use std::borrow::Cow;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +113,7 @@ impl Gateway {
         }
         let origin = origin(request.headers(), connection, settings)?;
         let target = target(&request, facts);
-        let judged = {
+        let mut judged = {
             let host = request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
             let asked = Asked {
                 method: request.method().as_str(),
@@ -127,28 +128,31 @@ impl Gateway {
         };
         // The peer of an older connection may be a trusted proxy by now.
         let followed = connection.followed.as_ref().filter(|_| !origin.trusted);
-        Ok(match &judged.answer {
+        Ok(match &mut judged.answer {
             Answer::Allow { upstream_uri, session, .. } => {
+                let (path, session) = (mem::take(upstream_uri), session.take());
                 // A reload may have looked through the sessions just before this one was seen.
-                if let (Some(followed), Some(session)) = (followed, session)
+                if let (Some(followed), Some(session)) = (followed, &session)
                     && followed.saw(session)
                     && self.judge.is_blacklisted(session)
                 {
                     followed.cut();
                 }
-                prepare_upstream(&mut request, &judged, &origin, connection, session.as_deref());
-                self.proxy(settings, &settings.upstream, upstream_uri.clone(), request).await
+                prepare_upstream(&mut request, &judged, &origin, connection, session);
+                self.proxy(settings, &settings.upstream, path, request).await
             }
             Answer::Forward { upstream, upstream_uri, .. } => {
+                let (upstream, path) = (Upstream::parse(upstream), mem::take(upstream_uri));
                 prepare_upstream(&mut request, &judged, &origin, connection, None);
-                match Upstream::parse(upstream) {
-                    Ok(upstream) => self.proxy(settings, &upstream, upstream_uri.clone(), request).await,
+                match upstream {
+                    Ok(upstream) => self.proxy(settings, &upstream, path, request).await,
                     Err(_) => self.failed(Failure::Unreachable),
                 }
             }
             Answer::Deny { reason, status } => {
                 let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::FORBIDDEN);
-                let response = denial(settings, &judged, status, *reason);
+                let reason = *reason;
+                let response = denial(settings, &judged, status, reason);
                 match followed {
                     Some(followed) if judged.answer.denies_session() => {
                         followed.denied();
@@ -158,8 +162,9 @@ impl Gateway {
                 }
             }
             Answer::Redirect { location, reason } => {
-                let mut response = denial(settings, &judged, StatusCode::FOUND, *reason);
-                match HeaderValue::from_bytes(location) {
+                let (location, reason) = (mem::take(location), *reason);
+                let mut response = denial(settings, &judged, StatusCode::FOUND, reason);
+                match HeaderValue::try_from(location) {
                     Ok(location) => drop(response.headers_mut().insert(LOCATION, location)),
                     // Templates are checked at load and what is filled in is percent-encoded.
                     Err(_) => *response.status_mut() = StatusCode::FORBIDDEN,
@@ -273,7 +278,7 @@ fn prepare_upstream(
     judged: &Judged<'_>,
     origin: &Origin,
     connection: &Connection,
-    session: Option<&str>,
+    session: Option<String>,
 ) {
     let headers = request.headers_mut();
     keep_end_to_end(headers, |name| name == EXPECT.as_str() || is_claimed(name, origin.trusted));
@@ -293,7 +298,7 @@ fn prepare_upstream(
     }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme));
     // A session with bytes that no header can carry is simply not told.
-    if let Some(Ok(session)) = session.map(HeaderValue::from_str) {
+    if let Some(Ok(session)) = session.map(HeaderValue::try_from) {
         headers.insert(SESSION, session);
     }
 }

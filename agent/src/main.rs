@@ -7,6 +7,6 @@ use std::process::ExitCode;
 static ALLOCATOR: memory::MiMalloc = memory::MiMalloc;
 
 fn main() -> ExitCode {
-    memory::give_back_at_once();
+    memory::give_back_soon();
     agent::cli::main()
 }

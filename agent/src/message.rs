@@ -121,9 +121,8 @@ pub(crate) fn parse_address(text: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).map(canonical)
 }
 
-/// Fields that concern one connection only, by definition (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
+/// Fields that concern one connection only, by definition (RFC 9110, 7.6.1), beside `Connection` itself.
+const HOP_BY_HOP: [&str; 7] = [
     "keep-alive",
     "proxy-connection",
     "proxy-authorization",
@@ -138,14 +137,19 @@ const HOP_BY_HOP: [&str; 8] = [
 /// name is `unwanted`. Most messages have none of them, so they are looked for in one pass over those that there are.
 pub(crate) fn keep_end_to_end(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
     let mut removed: Vec<HeaderName> = Vec::new();
+    let mut has_connection = false;
     for name in headers.keys() {
         let text = name.as_str();
         if name == CONNECTION {
+            has_connection = true;
             removed.extend(listed(headers));
-        }
-        if HOP_BY_HOP.contains(&text) || unwanted(text) {
+        } else if HOP_BY_HOP.contains(&text) || unwanted(text) {
             removed.push(name.clone());
         }
+    }
+    // Some origins send it with every answer, and with nothing else that goes.
+    if has_connection {
+        headers.remove(CONNECTION);
     }
     for name in removed {
         headers.remove(name);
@@ -156,9 +160,12 @@ pub(crate) fn keep_end_to_end(headers: &mut HeaderMap, unwanted: impl Fn(&str) -
 fn listed(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let names = values.flat_map(|value| value.split(','));
-    // Framing and routing are not; a listed `Host` would change what the origin serves.
+    // Framing and routing are not; a listed `Host` would change what the origin serves. The usual options
+    // name no field, or one that goes anyway.
     names
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .map(str::trim_ascii)
+        .filter(|name| !["keep-alive", "close"].iter().any(|usual| name.eq_ignore_ascii_case(usual)))
+        .filter_map(|name| HeaderName::try_from(name).ok())
         .filter(|name| !matches!(name.as_str(), "host" | "content-length" | "transfer-encoding"))
 }
 

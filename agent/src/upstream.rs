@@ -9,7 +9,7 @@ mod passed;
 
 use crate::config::Upstream;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Empty};
 use hyper::body::{Body as _, Incoming};
 use link::{Link, Sent, Undone};
@@ -123,17 +123,18 @@ impl Pool {
     ) -> Result<Response<Passed>, Failure> {
         let mut kept = self.take();
         loop {
-            let again = kept.is_some().then(|| repeatable(&request)).flatten();
+            let again = kept.is_some().then(|| Repeat::of(&request)).flatten();
             let undone = match self.send_on(kept.take(), request).await {
                 Ok(response) => return Ok(response),
                 Err(undone) => undone,
             };
+            let again = again.filter(|_| undone.unanswered).and_then(|again| again.request());
             (request, kept) = match (undone.request, again) {
                 // Any number of kept connections may have been closed meanwhile.
                 (Some(request), _) => (request, self.take()),
                 // A new one cannot have been.
-                (None, Some(again)) if undone.unanswered => (again, None),
-                _ => return Err(undone.failure),
+                (None, Some(again)) => (again, None),
+                (None, None) => return Err(undone.failure),
             };
         }
     }
@@ -207,17 +208,43 @@ fn prepared(request: Request<Incoming>, path: PathAndQuery) -> Request<Sent> {
     Request::from_parts(head, body)
 }
 
-/// A copy to be sent should the first be lost on the way.
-fn repeatable(request: &Request<Sent>) -> Option<Request<Sent>> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !safe || !request.body().is_end_stream() {
-        return None;
+/// A request to be sent should the first be lost on the way. Hardly any is, so it is what costs least to make: text.
+struct Repeat {
+    method: Method,
+    /// The path, then names and values of the fields by turns, each with a line end, which none of them can hold.
+    lines: Vec<u8>,
+}
+
+impl Repeat {
+    /// Of a request that has no body and changes nothing.
+    fn of(request: &Request<Sent>) -> Option<Self> {
+        let method = request.method();
+        let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let path = request.uri().path_and_query().filter(|_| safe && request.body().is_end_stream())?;
+        let mut lines = Vec::with_capacity(1024);
+        let mut add = |line: &[u8]| {
+            lines.extend_from_slice(line);
+            lines.push(b'\n');
+        };
+        add(path.as_str().as_bytes());
+        for (name, value) in request.headers() {
+            add(name.as_str().as_bytes());
+            add(value.as_bytes());
+        }
+        Some(Self { method: method.clone(), lines })
     }
-    let mut copy = Request::new(Either::Left(Empty::new()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+
+    fn request(&self) -> Option<Request<Sent>> {
+        let mut lines = self.lines.strip_suffix(b"\n")?.split(|&b| b == b'\n');
+        let mut request = Request::new(Either::Left(Empty::new()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(PathAndQuery::try_from(lines.next()?).ok()?);
+        while let Some(name) = lines.next() {
+            let name = HeaderName::from_bytes(name).ok()?;
+            request.headers_mut().append(name, HeaderValue::from_bytes(lines.next()?).ok()?);
+        }
+        Some(request)
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -151,8 +151,10 @@ pub fn is_plain_authority(host: &[u8]) -> bool {
         _ => host.split_at(host.iter().position(|&b| b == b':').unwrap_or(host.len())),
     };
     let plain = match name {
-        [b'[', address @ .., b']'] => address.iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b)),
-        _ => name.iter().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(b)),
+        [b'[', address @ .., b']'] => {
+            address.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+        }
+        _ => name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')),
     };
     plain && (port.is_empty() || (port[0] == b':' && port[1..].iter().all(u8::is_ascii_digit)))
 }

@@ -46,7 +46,8 @@ impl Origin {
     async fn ask(&self, method: Method) -> Result<Response<Passed>, Failure> {
         let mut request = Request::new(Either::Left(Empty::new()));
         *request.method_mut() = method;
-        request.headers_mut().insert("host", http::HeaderValue::from_static("h"));
+        *request.uri_mut() = Uri::from_static("/");
+        request.headers_mut().insert("host", HeaderValue::from_static("h"));
         self.pool.send_prepared(request).await
     }
 
@@ -132,6 +133,35 @@ async fn requests_that_get_lost() {
     let origin = Origin::start(&[Then::Close]).await;
     assert_eq!(origin.ask(Method::GET).await.err(), Some(Failure::Broken));
     assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn what_is_sent_again_is_the_same() {
+    let made = |method: &Method| {
+        let mut request: Request<Sent> = Request::new(Either::Left(Empty::new()));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = "/a%20b/c?d=e&f".parse().unwrap();
+        for (name, value) in [
+            ("host", &b"cdn.example"[..]),
+            ("cookie", b"a=1"),
+            ("x-forwarded-for", b"192.0.2.1, 192.0.2.2"),
+            ("cookie", b"b=2"),
+            ("x-empty", b""),
+            ("x-latin", b" caf\xe9 \t;"),
+        ] {
+            let name = HeaderName::from_static(name);
+            request.headers_mut().append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        request
+    };
+    for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+        let (first, again) = (made(&method), Repeat::of(&made(&method)).unwrap().request().unwrap());
+        assert_eq!((again.method(), again.uri()), (first.method(), first.uri()));
+        assert_eq!(again.headers(), first.headers());
+    }
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::TRACE] {
+        assert!(Repeat::of(&made(&method)).is_none());
+    }
 }
 
 #[tokio::test]
