@@ -1,5 +1,5 @@
 //! The allocator of the `edgegate` command.
-#![expect(unsafe_code, reason = "a call into the allocator")]
+#![expect(unsafe_code, reason = "calls into the allocator")]
 
 pub use mimalloc::MiMalloc;
 
@@ -16,6 +16,12 @@ const KEPT: libc::c_long = 10;
 pub fn give_back_soon() {
     // SAFETY: it takes no pointers, and stores a number.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, KEPT) }
+}
+
+/// Has it go back now, after something large has passed: of what nobody asks for again nobody would notice that its time is up.
+pub(crate) fn give_back() {
+    // SAFETY: it takes no pointers.
+    unsafe { libmimalloc_sys::mi_collect(true) }
 }
 
 #[cfg(test)]

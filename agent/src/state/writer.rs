@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::events::{Bus, Event};
 use crate::flows::Flows;
 use crate::kernel::Part;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::snapshot::{Live, Snapshot};
 use std::collections::HashSet;
@@ -26,6 +27,9 @@ const GROUP: usize = 512;
 
 /// Most sessions that are looked for among the open connections, instead of the other way round.
 const FEW: usize = 64;
+
+/// Sessions that are so many that memory is given back afterwards.
+const MANY: usize = 10_000;
 
 /// A change that is stored and in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,7 +68,7 @@ impl Writer {
     pub(crate) fn start(world: World, store: Option<Store>) -> std::io::Result<Self> {
         let (changes, queue) = mpsc::channel();
         let store = store.map(|store| Arc::new(RwLock::new(store)));
-        let mut work = Work { world, store: store.clone(), runtime: Handle::current() };
+        let mut work = Work { world, store: store.clone(), runtime: Handle::current(), many: true };
         let thread = thread::Builder::new().name("writer".to_owned()).spawn(move || work.run(&queue))?;
         Ok(Self { changes: Some(changes), thread: Some(thread), store })
     }
@@ -112,6 +116,8 @@ impl Drop for Writer {
 }
 
 struct Work {
+    /// Much has passed since memory was last given back.
+    many: bool,
     world: World,
     store: Option<Arc<RwLock<Store>>>,
     runtime: Handle,
@@ -135,6 +141,11 @@ impl Work {
                     self.world.metrics.reload_failures.inc();
                 }
                 reply(outcome);
+            }
+            if self.many {
+                drop(changes);
+                memory::give_back();
+                self.many = false;
             }
         }
     }
@@ -194,6 +205,7 @@ impl Work {
             }
             Err(error) => return Err(error),
         };
+        self.many |= touched.as_ref().is_none_or(|sids| sids.len() >= MANY);
         // Of many it is cheaper to ask the snapshots about each open connection.
         let newly = touched.as_ref().filter(|sids| sids.len() <= FEW).cloned();
         let staged = match touched {
