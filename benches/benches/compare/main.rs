@@ -37,7 +37,10 @@ struct Scale {
     full: bool,
     /// How often subjects take turns.
     rounds: usize,
-    /// How long one turn of `wrk` is, in seconds.
+    /// How often they are asked as fast as it goes, within a round. What else a machine does comes and goes, so these turns are as
+    /// short as `wrk` has them, and as many as there is time for.
+    turns: usize,
+    /// How long one turn of `wrk` is in scale charts, in seconds.
     seconds: u64,
     /// How long one turn at a fixed rate is.
     lasting: Duration,
@@ -52,6 +55,7 @@ struct Scale {
 const FULL: Scale = Scale {
     full: true,
     rounds: 7,
+    turns: 3,
     seconds: 2,
     lasting: Duration::from_secs(3),
     connections: &[1, 10, 100, 1_000, 5_000],
@@ -62,6 +66,7 @@ const FULL: Scale = Scale {
 const QUICK: Scale = Scale {
     full: false,
     rounds: 1,
+    turns: 1,
     seconds: 1,
     lasting: Duration::from_millis(200),
     connections: &[1, 200],
@@ -212,11 +217,11 @@ fn measure_throughput(
 ) -> f64 {
     let mut all: Vec<Vec<Throughput>> = vec![Vec::new(); subjects.len()];
     let (mut in_place, mut alone) = (Vec::new(), Vec::new());
-    for round in 0..scale.rounds {
-        for index in order(subjects.len(), round) {
+    for turn in 0..scale.rounds * scale.turns {
+        for index in order(subjects.len(), turn) {
             let subject = &subjects[index];
             let before = (subject.name == GATEWAY).then(|| decisions(subject));
-            let figures = throughput(subject, CONNECTIONS, scale.seconds);
+            let figures = throughput(subject, CONNECTIONS, 1);
             if let Some((count, seconds)) = before {
                 let after = decisions(subject);
                 let each = (after.1 - seconds) / (after.0 - count);
