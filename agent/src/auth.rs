@@ -11,7 +11,7 @@
 
 use crate::flows::{self, Cause};
 use crate::gateway::add_deny_headers;
-use crate::judge::{Answer, Asked, Judge, Judged};
+use crate::judge::{Answer, Asked, DecidedBy, Judge, Judged};
 use crate::message::{Body, REASON, Refusal, answer, closing, forwarded_client, parse_address, single};
 use crate::server::{Connection, Handler, Limits};
 use crate::wire::HeadFacts;
@@ -273,7 +273,7 @@ fn reply(asker: Asker, judged: &Judged<'_>) -> Response<Body> {
             (StatusCode::from_u16(*status).unwrap_or(StatusCode::FORBIDDEN), reason.name())
         }
         Answer::Redirect { reason, .. } => (StatusCode::FOUND, reason.name()),
-        Answer::Forward { reason, .. } => (forwarded_status(judged, *reason), reason.name()),
+        Answer::Forward { reason, .. } => (forwarded_status(judged.by, *reason), reason.name()),
     };
     let mut response = answer(asker.visible(status), body);
     let headers = response.headers_mut();
@@ -296,16 +296,16 @@ fn reply(asker: Asker, judged: &Judged<'_>) -> Response<Body> {
         }
     }
     if !matches!(judged.answer, Answer::Allow { .. }) {
-        add_deny_headers(headers, judged);
+        add_deny_headers(headers, judged.by);
     }
     response
 }
 
 /// An asker has to forward by itself; to one that does not, the request is refused.
-fn forwarded_status(judged: &Judged<'_>, reason: validator_core::Reason) -> StatusCode {
-    let status = judged
+fn forwarded_status(by: DecidedBy<'_>, reason: validator_core::Reason) -> StatusCode {
+    let status = by
         .route
-        .map_or(reason.status(), |index| judged.snapshot.config.policy.routes[index].statuses.get(reason));
+        .map_or(reason.status(), |index| by.snapshot.config.policy.routes[index].statuses.get(reason));
     StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN)
 }
 

@@ -1,7 +1,7 @@
 //! The gateway: a reverse proxy that lets good requests through, without their token.
 
 use crate::config::{self, Upstream};
-use crate::judge::{Answer, Asked, Judge, Judged};
+use crate::judge::{Answer, Asked, DecidedBy, Judge, Judged};
 use crate::message::{Body, Refusal, answer, closing, forwarded_client, keep_end_to_end, refusal, single};
 use crate::server::{Connection, Direct, Handler, Limits};
 use crate::snapshot::Snapshot;
@@ -14,7 +14,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use std::borrow::Cow;
-use std::mem;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +112,7 @@ impl Gateway {
         }
         let origin = origin(request.headers(), connection, settings)?;
         let target = target(&request, facts);
-        let mut judged = {
+        let Judged { answer, by } = {
             let host = request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
             let asked = Asked {
                 method: request.method().as_str(),
@@ -128,9 +127,9 @@ impl Gateway {
         };
         // The peer of an older connection may be a trusted proxy by now.
         let followed = connection.followed.as_ref().filter(|_| !origin.trusted);
-        Ok(match &mut judged.answer {
+        let denies_session = answer.denies_session();
+        Ok(match answer {
             Answer::Allow { upstream_uri, session, .. } => {
-                let (path, session) = (mem::take(upstream_uri), session.take());
                 // A reload may have looked through the sessions just before this one was seen.
                 if let (Some(followed), Some(session)) = (followed, &session)
                     && followed.saw(session)
@@ -138,23 +137,21 @@ impl Gateway {
                 {
                     followed.cut();
                 }
-                prepare_upstream(&mut request, &judged, &origin, connection, session);
-                self.proxy(settings, &settings.upstream, path, request).await
+                prepare_upstream(&mut request, by, &origin, connection, session);
+                self.proxy(settings, &settings.upstream, upstream_uri, request).await
             }
             Answer::Forward { upstream, upstream_uri, .. } => {
-                let (upstream, path) = (Upstream::parse(upstream), mem::take(upstream_uri));
-                prepare_upstream(&mut request, &judged, &origin, connection, None);
-                match upstream {
-                    Ok(upstream) => self.proxy(settings, &upstream, path, request).await,
+                prepare_upstream(&mut request, by, &origin, connection, None);
+                match Upstream::parse(&upstream) {
+                    Ok(upstream) => self.proxy(settings, &upstream, upstream_uri, request).await,
                     Err(_) => self.failed(Failure::Unreachable),
                 }
             }
             Answer::Deny { reason, status } => {
-                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::FORBIDDEN);
-                let reason = *reason;
-                let response = denial(settings, &judged, status, reason);
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+                let response = denial(settings, by, status, reason);
                 match followed {
-                    Some(followed) if judged.answer.denies_session() => {
+                    Some(followed) if denies_session => {
                         followed.denied();
                         closing(response)
                     }
@@ -162,8 +159,7 @@ impl Gateway {
                 }
             }
             Answer::Redirect { location, reason } => {
-                let (location, reason) = (mem::take(location), *reason);
-                let mut response = denial(settings, &judged, StatusCode::FOUND, reason);
+                let mut response = denial(settings, by, StatusCode::FOUND, reason);
                 match HeaderValue::try_from(location) {
                     Ok(location) => drop(response.headers_mut().insert(LOCATION, location)),
                     // Templates are checked at load and what is filled in is percent-encoded.
@@ -275,15 +271,15 @@ fn target(request: &Request<Incoming>, facts: HeadFacts) -> Cow<'_, [u8]> {
 /// Makes of the client's request the one that goes upstream; only the URI is set later.
 fn prepare_upstream(
     request: &mut Request<Incoming>,
-    judged: &Judged<'_>,
+    by: DecidedBy<'_>,
     origin: &Origin,
     connection: &Connection,
     session: Option<String>,
 ) {
     let headers = request.headers_mut();
     keep_end_to_end(headers, |name| name == EXPECT.as_str() || is_claimed(name, origin.trusted));
-    if let Some(index) = judged.route
-        && let Check::ContentJwt(check) = &judged.snapshot.config.policy.routes[index].check
+    if let Some(index) = by.route
+        && let Check::ContentJwt(check) = &by.snapshot.config.policy.routes[index].check
     {
         check.places.iter().for_each(|place| remove_token(headers, place));
     }
@@ -346,19 +342,19 @@ fn remove_token(headers: &mut HeaderMap, place: &TokenPlace) {
 
 fn denial(
     settings: &config::Gateway,
-    judged: &Judged<'_>,
+    by: DecidedBy<'_>,
     status: StatusCode,
     reason: Reason,
 ) -> Response<Body> {
     let mut response = refusal(status, reason, settings.deny_body);
-    add_deny_headers(response.headers_mut(), judged);
+    add_deny_headers(response.headers_mut(), by);
     response
 }
 
 /// Adds what the route wants on its refusals.
-pub(crate) fn add_deny_headers(headers: &mut HeaderMap, judged: &Judged<'_>) {
-    if let Some(index) = judged.route {
-        for (name, value) in &judged.snapshot.config.routes[index].deny_headers {
+pub(crate) fn add_deny_headers(headers: &mut HeaderMap, by: DecidedBy<'_>) {
+    if let Some(index) = by.route {
+        for (name, value) in &by.snapshot.config.routes[index].deny_headers {
             headers.insert(name.clone(), value.clone());
         }
     }

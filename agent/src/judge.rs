@@ -83,13 +83,20 @@ pub(crate) enum Answer {
     },
 }
 
-/// An answer, the route that gave it, and the snapshot it was given under.
+/// An answer, and what it was given by.
 pub(crate) struct Judged<'s> {
     /// The answer.
     pub answer: Answer,
+    /// What the request is to be handled by.
+    pub by: DecidedBy<'s>,
+}
+
+/// The route that decided, and the snapshot under which it did.
+#[derive(Clone, Copy)]
+pub(crate) struct DecidedBy<'s> {
     /// Index of the route.
     pub route: Option<usize>,
-    /// Everything else that the request is to be handled by.
+    /// Everything else.
     pub snapshot: &'s Snapshot,
 }
 
@@ -181,7 +188,7 @@ impl Judge {
             self.report(snapshot, asked, &decision, now);
             (Answer::from(decision.verdict), decision.route)
         });
-        Judged { answer, route, snapshot }
+        Judged { answer, by: DecidedBy { route, snapshot } }
     }
 
     fn report(&self, snapshot: &Snapshot, asked: &Asked<'_>, decision: &Decision<'_>, now: u64) {

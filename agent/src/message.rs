@@ -121,8 +121,9 @@ pub(crate) fn parse_address(text: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).map(canonical)
 }
 
-/// Fields that concern one connection only, by definition (RFC 9110, 7.6.1), beside `Connection` itself.
-const HOP_BY_HOP: [&str; 7] = [
+/// Fields that concern one connection only, by definition (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
     "keep-alive",
     "proxy-connection",
     "proxy-authorization",
@@ -137,19 +138,14 @@ const HOP_BY_HOP: [&str; 7] = [
 /// name is `unwanted`. Most messages have none of them, so they are looked for in one pass over those that there are.
 pub(crate) fn keep_end_to_end(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
     let mut removed: Vec<HeaderName> = Vec::new();
-    let mut has_connection = false;
     for name in headers.keys() {
         let text = name.as_str();
         if name == CONNECTION {
-            has_connection = true;
             removed.extend(listed(headers));
-        } else if HOP_BY_HOP.contains(&text) || unwanted(text) {
+        }
+        if HOP_BY_HOP.contains(&text) || unwanted(text) {
             removed.push(name.clone());
         }
-    }
-    // Some origins send it with every answer, and with nothing else that goes.
-    if has_connection {
-        headers.remove(CONNECTION);
     }
     for name in removed {
         headers.remove(name);
